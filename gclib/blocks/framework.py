@@ -1,0 +1,300 @@
+r"""Global context modelling framework (paper section 4.2, equation 4, figure 4a).
+
+.. math:: z_i = F\Bigl(x_i,\ \delta\bigl(\textstyle\sum_{j=1}^{N_p} \alpha_j x_j\bigr)\Bigr)
+
+A block has three parts, each an ordinary module:
+
+=================  ============================  ==========================================
+step               symbol                        here
+=================  ============================  ==========================================
+context modelling  :math:`\sum_j \alpha_j x_j`   ``AttentionPooling``, ``AveragePooling``
+transform          :math:`\delta`                ``LinearTransform``, ``BottleneckTransform``
+fusion             :math:`F`                     ``AddFusion``, ``ScaleFusion``
+=================  ============================  ==========================================
+
+The context is one vector per example, so a transform maps ``(N, C)`` to ``(N, C)`` and does not
+know how many axes the feature map has. ``SimplifiedNonLocalBlock``, ``SEBlock`` and ``GCBlock``
+are choices of the three parts.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from gclib.blocks._arguments import (
+    check_choice,
+    check_divisor,
+    check_input,
+    check_integer,
+    check_ndim,
+)
+
+
+class AveragePooling(nn.Module):
+    r"""Context modelling with the same weight everywhere: :math:`\alpha_j = 1/N_p`.
+
+    The *squeeze* of SE; the special case of attention pooling with constant logits (section 4.3).
+    """
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Map ``(N, C, *positions)`` to the context ``(N, C)`` and the weights ``(N, 1, N_p)``."""
+        features = x.flatten(2)  # (N, C, L)
+        examples, _, positions = features.shape
+        uniform = (features.new_ones(1, 1, 1) / positions).expand(examples, 1, positions)
+        return features.mean(dim=2), uniform
+
+
+class AttentionPooling(nn.Module):
+    r"""Global attention pooling (equations 3 and 5).
+
+    .. math:: \alpha_j = \frac{e^{W_k x_j}}{\sum_{m=1}^{N_p} e^{W_k x_m}}, \qquad
+              \text{context} = \sum_{j=1}^{N_p} \alpha_j x_j
+
+    Args:
+        in_channels: channels C of the feature map.
+        bias: add a bias to the logits. Softmax cancels it, so its gradient is zero by
+            construction; the official code has it and the printed parameter counts include it.
+        device: device of the parameters.
+        dtype: dtype of the parameters.
+
+    Initialisation as in the official code: Kaiming normal (fan in, gain of ReLU), bias 0.
+    """
+
+    def __init__(self, in_channels: int, *, bias: bool = True, device=None, dtype=None) -> None:
+        super().__init__()
+        self.in_channels = check_integer("in_channels", in_channels)
+        self.key = nn.Linear(self.in_channels, 1, bias=bias, device=device, dtype=dtype)  # W_k
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the weights anew."""
+        nn.init.kaiming_normal_(self.key.weight, mode="fan_in", nonlinearity="relu")
+        if self.key.bias is not None:
+            nn.init.zeros_(self.key.bias)
+
+    def attention(self, x: Tensor) -> Tensor:
+        """Map ``(N, C, *positions)`` to the attention map ``(N, 1, N_p)``; each row sums to 1."""
+        features = x.flatten(2)  # (N, C, L)
+        # Rows times matrices: a one-output convolution or a column-shaped product would take a
+        # matrix-vector path several times slower than memory allows.
+        key = self.key.weight.expand(features.shape[0], 1, self.in_channels)  # (N, 1, C)
+        logits = torch.bmm(key, features)  # (N, 1, L)
+        if self.key.bias is not None:
+            logits = logits + self.key.bias
+        return logits.softmax(dim=2)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Map ``(N, C, *positions)`` to the context ``(N, C)`` and the weights ``(N, 1, N_p)``."""
+        attention = self.attention(x)  # (N, 1, L)
+        context = torch.bmm(attention, x.flatten(2).transpose(1, 2))  # (N, 1, C)
+        return context.squeeze(1), attention
+
+
+class LinearTransform(nn.Module):
+    r"""Transform with one linear map, :math:`\delta(c) = W_v c` (the SNL block, equation 3).
+
+    Table 2(d) calls it *w/o ratio*. It has C·C weights.
+
+    Args:
+        in_channels: channels C.
+        bias: add a bias; the formula has none, the printed parameter counts include it.
+        device: device of the parameters.
+        dtype: dtype of the parameters.
+    """
+
+    def __init__(self, in_channels: int, *, bias: bool = True, device=None, dtype=None) -> None:
+        super().__init__()
+        self.in_channels = check_integer("in_channels", in_channels)
+        channels = self.in_channels
+        self.value = nn.Linear(channels, channels, bias=bias, device=device, dtype=dtype)  # W_v
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set the map to zero; under additive fusion a fresh block is then the identity."""
+        self.reset_identity()
+
+    def reset_identity(self) -> None:
+        """Set the output of the transform to zero."""
+        _zero(self.value)
+
+    def forward(self, context: Tensor) -> Tensor:
+        """Map ``(..., C)`` to ``(..., C)``."""
+        return self.value(context)
+
+
+class BottleneckTransform(nn.Module):
+    r"""Transform with a bottleneck of C/r channels (figure 4c and 4d, table 2(d) and 2(e)).
+
+    .. math:: \delta(c) = W_{v2}\,\mathrm{ReLU}(\mathrm{LN}(W_{v1}\, c))
+
+    It has 2·C·C/r weights: one eighth of :class:`LinearTransform` at r = 16.
+
+    Args:
+        in_channels: channels C.
+        ratio: the paper's r, an integer; the hidden width is ``in_channels // ratio``.
+        norm: LayerNorm after the first map (the GC block). False gives SE's transform.
+        relu: ReLU after the norm. False only for the row ``2d/r16``.
+        norm_eps: epsilon of the LayerNorm; 1e-5 as in the official code (timm uses 1e-6).
+        bias: biases of both maps; the formula has none, the printed parameter counts include them.
+        device: device of the parameters.
+        dtype: dtype of the parameters.
+
+    Raises:
+        TypeError: ``ratio`` is not an integer, 1/16 in place of 16 for example.
+        ValueError: ``ratio`` leaves no channels.
+
+    The first map keeps PyTorch's initialisation, the last one starts at zero (official code).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        ratio: int = 16,
+        norm: bool = False,
+        relu: bool = True,
+        norm_eps: float = 1e-5,
+        bias: bool = True,
+        device=None,
+        dtype=None,
+    ) -> None:
+        super().__init__()
+        self.in_channels = check_integer("in_channels", in_channels)
+        hidden = check_divisor("ratio", ratio, self.in_channels)
+        factory = {"device": device, "dtype": dtype}
+        self.reduce = nn.Linear(self.in_channels, hidden, bias=bias, **factory)  # W_v1
+        self.norm = nn.LayerNorm(hidden, eps=norm_eps, **factory) if norm else nn.Identity()
+        self.activation = nn.ReLU() if relu else nn.Identity()
+        self.expand = nn.Linear(hidden, self.in_channels, bias=bias, **factory)  # W_v2
+        self.reset_identity()
+
+    def reset_parameters(self) -> None:
+        """Draw the first map anew, reset the norm, set the last map to zero."""
+        self.reduce.reset_parameters()
+        if isinstance(self.norm, nn.LayerNorm):
+            self.norm.reset_parameters()
+        self.reset_identity()
+
+    def reset_identity(self) -> None:
+        """Set the output of the transform to zero."""
+        _zero(self.expand)
+
+    def forward(self, context: Tensor) -> Tensor:
+        """Map ``(..., C)`` to ``(..., C)``."""
+        return self.expand(self.activation(self.norm(self.reduce(context))))
+
+
+class AddFusion(nn.Module):
+    r"""Fusion by addition, :math:`F(x_i, t) = x_i + t` (NL, SNL, GC)."""
+
+    def forward(self, x: Tensor, transformed: Tensor) -> Tensor:
+        """Add ``(N, C, 1, ..., 1)`` to every position of ``(N, C, *positions)``."""
+        return x + transformed.to(x.dtype)
+
+
+class ScaleFusion(nn.Module):
+    r"""Fusion by channel-wise scaling, :math:`F(x_i, t) = x_i \cdot \sigma(t)` (SE).
+
+    Args:
+        gate: ``"sigmoid"`` as in SE and the official code: with a zero transform the fresh block
+            multiplies its input by 1/2. ``"2sigmoid"`` starts at the identity, the fair start
+            beside additive fusion.
+    """
+
+    def __init__(self, gate: str = "sigmoid") -> None:
+        super().__init__()
+        check_choice("gate", gate, ("sigmoid", "2sigmoid"))
+        self.gate = gate
+
+    def forward(self, x: Tensor, transformed: Tensor) -> Tensor:
+        """Scale ``(N, C, *positions)`` by the gate of ``(N, C, 1, ..., 1)``."""
+        gate = transformed.sigmoid()
+        if self.gate == "2sigmoid":
+            gate = 2 * gate
+        return x * gate.to(x.dtype)
+
+    def extra_repr(self) -> str:
+        """Show the gate."""
+        return f"gate={self.gate!r}"
+
+
+class ContextBlock(nn.Module):
+    r"""A block of the framework: context modelling, transform, fusion (equation 4).
+
+    >>> block = ContextBlock(AttentionPooling(64), BottleneckTransform(64, norm=True), AddFusion())
+    >>> block(torch.randn(2, 64, 14, 14)).shape
+    torch.Size([2, 64, 14, 14])
+
+    Args:
+        context_modelling: any module that maps ``(N, C, *positions)`` to a context ``(N, C)`` and
+            its weights ``(N, 1, N_p)``.
+        transform: any module that maps ``(N, C)`` to ``(N, C)``.
+        fusion: any module that maps ``(N, C, *positions)`` and ``(N, C, 1, ..., 1)`` to
+            ``(N, C, *positions)``.
+        ndim: number of position axes: 1, 2 (default) or 3.
+
+    Raises:
+        ValueError: the parts disagree on the channels, or the input does not fit.
+
+    mmcv's class of the same name is the GC block; ours is the frame that holds any block.
+    """
+
+    def __init__(
+        self,
+        context_modelling: nn.Module,
+        transform: nn.Module,
+        fusion: nn.Module,
+        *,
+        ndim: int = 2,
+    ) -> None:
+        super().__init__()
+        self.ndim = check_ndim(ndim)
+        pooled = getattr(context_modelling, "in_channels", None)
+        self.in_channels = getattr(transform, "in_channels", pooled)
+        if pooled not in (None, self.in_channels):
+            raise ValueError(
+                f"context_modelling has in_channels={pooled}, transform has "
+                f"in_channels={self.in_channels}; expected the same number"
+            )
+        self.context_modelling = context_modelling
+        self.transform = transform
+        self.fusion = fusion
+
+    def reset_identity(self) -> None:
+        """Make additive fusion the identity again, after a model-level initialisation for example.
+
+        With scale fusion the block then multiplies by its gate at 0 (``gate="2sigmoid"``: by 1).
+        """
+        self.transform.reset_identity()
+
+    def forward(self, x: Tensor, return_attention: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        r"""Apply equation 4.
+
+        Args:
+            x: feature map ``(N, C, *positions)`` of any float dtype and memory format.
+            return_attention: also return the weights :math:`\alpha` as ``(N, 1, N_p)``.
+
+        Returns:
+            ``(N, C, *positions)`` in the dtype of ``x``, or the pair of it and the weights.
+        """
+        check_input(x, self.in_channels, self.ndim, type(self).__name__)
+        context, attention = self.context_modelling(x)  # (N, C), (N, 1, L)
+        transformed = self.transform(context)  # (N, C)
+        z = self.fusion(x, _over_positions(transformed, self.ndim))  # (N, C, *positions)
+        return (z, attention) if return_attention else z
+
+    def extra_repr(self) -> str:
+        """Show the channels and the number of position axes."""
+        return f"in_channels={self.in_channels}, ndim={self.ndim}"
+
+
+def _over_positions(vector: Tensor, ndim: int) -> Tensor:
+    """Append ``ndim`` axes of size 1 to ``(N, C)``, so that it broadcasts over positions."""
+    return vector[(..., *[None] * ndim)]
+
+
+def _zero(layer: nn.Linear) -> None:
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
