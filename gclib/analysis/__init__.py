@@ -1,0 +1,1 @@
+"""What the blocks do: figures of tensors, with alt text and a printed summary."""

@@ -1,0 +1,96 @@
+"""The paper in one picture: four blocks as context modelling, transform, fusion (figures 3, 4)."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+
+_STEPS = (
+    ("context modelling", "#cfe5f5"),
+    ("transform", "#fbe3c8"),
+    ("fusion", "#cdebdf"),
+)
+# Text of each step, and the shape that leaves it.
+_BLOCKS = {
+    "Non-local (NL)": (
+        (
+            "a map for every query:\n"
+            "softmax over $\\langle W_q x_i, W_k x_j\\rangle$\n"
+            "weights the values $W_v x_j$",
+            "C/2 × HW",
+        ),
+        ("$W_z$\n1×1, C/2 → C", "C × HW"),
+        ("$z_i = x_i + t_i$", "C × H × W"),
+    ),
+    "Simplified (SNL)": (
+        ("one map for all queries:\nsoftmax over $W_k x_j$\nweights the inputs $x_j$", "C × 1"),
+        ("$W_v$\n1×1, C → C", "C × 1"),
+        ("$z_i = x_i + t$", "C × H × W"),
+    ),
+    "Squeeze-excitation (SE)": (
+        ("the mean over positions:\nevery $x_j$ has weight 1/HW", "C × 1"),
+        ("1×1, C → C/r\nReLU\n1×1, C/r → C, sigmoid", "C × 1"),
+        ("$z_i = x_i \\cdot t$", "C × H × W"),
+    ),
+    "Global context (GC)": (
+        ("one map for all queries:\nsoftmax over $W_k x_j$\nweights the inputs $x_j$", "C × 1"),
+        ("$W_{v1}$: 1×1, C → C/r\nLayerNorm, ReLU\n$W_{v2}$: 1×1, C/r → C", "C × 1"),
+        ("$z_i = x_i + t$", "C × H × W"),
+    ),
+}
+ALT = (
+    "Four columns, one for each block: non-local, simplified non-local, squeeze-excitation and "
+    "global context. Each has three boxes from top to bottom: context modelling, transform and "
+    "fusion. NL keeps one context for each of the HW positions; the other three reduce the map to "
+    "one vector of C numbers. SE multiplies at the end, the others add. GC takes the first and "
+    "last box of SNL and the bottleneck of SE, with a LayerNorm in it."
+)
+
+
+def three_steps() -> Figure:
+    """Draw the four blocks of the paper side by side."""
+    figure = Figure(figsize=(11.5, 5.2), layout="constrained")
+    axis = figure.subplots()
+    axis.set_xlim(-0.62, 4)
+    axis.set_ylim(-0.3, 3.62)
+    axis.axis("off")
+    for row, (step, colour) in enumerate(_STEPS):
+        bottom = 2.06 - row
+        axis.add_patch(
+            FancyBboxPatch(
+                (-0.6, bottom),
+                4.56,
+                0.86,
+                boxstyle="round,pad=0.0,rounding_size=0.06",
+                facecolor=colour,
+                edgecolor="none",
+            )
+        )
+        axis.text(-0.35, bottom + 0.43, step.replace(" ", "\n"), ha="center", va="center", size=11)
+    for column, (name, steps) in enumerate(_BLOCKS.items()):
+        centre = column + 0.45
+        axis.text(centre, 3.5, name, ha="center", va="center", size=12, weight="bold")
+        axis.text(centre + 0.05, 3.15, "x: C × H × W", ha="left", va="center", size=9)
+        _arrow(axis, centre, 3.36, 2.88)
+        for row, (text, shape) in enumerate(steps):
+            bottom = 2.1 - row
+            axis.add_patch(
+                FancyBboxPatch(
+                    (centre - 0.44, bottom),
+                    0.88,
+                    0.78,
+                    boxstyle="round,pad=0.0,rounding_size=0.05",
+                    facecolor="white",
+                    edgecolor="#444444",
+                )
+            )
+            axis.text(centre, bottom + 0.39, text, ha="center", va="center", size=9)
+            _arrow(axis, centre, bottom, bottom - 0.22)
+            axis.text(centre + 0.05, bottom - 0.11, shape, ha="left", va="center", size=9)
+    return figure
+
+
+def _arrow(axis, x: float, top: float, bottom: float) -> None:
+    axis.add_patch(
+        FancyArrowPatch((x, top), (x, bottom), arrowstyle="-|>", mutation_scale=10, color="#444444")
+    )

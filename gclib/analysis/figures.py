@@ -1,0 +1,199 @@
+"""Figures drawn from tensors.
+
+Every figure is shown with an alt text and a summary in numbers, for readers who do not see it.
+Colours are of the cividis map and the Okabe-Ito set, which colour-blind readers can tell apart.
+Nothing here touches matplotlib's global state.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import sys
+from collections.abc import Mapping, Sequence
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+_HEAT = "cividis"
+_LARGEST_WITH_NUMBERS = 64
+
+
+def show(figure: Figure, alt: str, *, width: int | None = None) -> None:
+    """Display a figure in a notebook with its alt text; outside of one, do nothing.
+
+    Args:
+        figure: the figure.
+        alt: one sentence that says what can be seen.
+        width: width on the page in pixels; default: the figure's own.
+    """
+    ipython = sys.modules.get("IPython")
+    if ipython is None or ipython.get_ipython() is None:
+        return
+    from IPython.display import display
+
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=144, facecolor="white")
+    width = width or round(figure.get_figwidth() * 96)
+    image = (
+        f'<img alt="{html.escape(alt)}" width="{width}" style="max-width:100%;background:white" '
+        f'src="data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}">'
+    )
+    display({"text/html": image, "text/plain": alt}, raw=True)
+
+
+def describe(name: str, tensor: Tensor) -> str:
+    """One line of numbers about a tensor."""
+    tensor = tensor.detach().double()
+    line = f"{name}: shape {tuple(tensor.shape)}, from {tensor.min():.3g} to {tensor.max():.3g}"
+    if tensor.dim() >= 2:
+        sums = tensor.sum(-1)
+        low, high = sums.min().item(), sums.max().item()
+        rows = f"{low:.3g}" if abs(high - low) < 1e-4 else f"{low:.3g} to {high:.3g}"
+        line += f", rows sum to {rows}"
+    return line
+
+
+def matrices(
+    panels: Mapping[str, Tensor],
+    *,
+    rows: str = "query position",
+    columns: str = "key position",
+    alt: str,
+    shared_scale: bool = True,
+) -> None:
+    """Show matrices side by side as heat maps and print a line of numbers about each.
+
+    Args:
+        panels: title → matrix ``(rows, columns)``.
+        rows: what a row stands for.
+        columns: what a column stands for.
+        alt: what can be seen.
+        shared_scale: one colour scale for all panels.
+    """
+    panels = {title: matrix.detach().double().cpu() for title, matrix in panels.items()}
+    low = min(matrix.min().item() for matrix in panels.values())
+    high = max(matrix.max().item() for matrix in panels.values())
+    figure = Figure(figsize=(3.1 * len(panels) + 0.6, 3.2), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axis, (title, matrix) in zip(axes, panels.items(), strict=True):
+        limits = (low, high) if shared_scale else (matrix.min().item(), matrix.max().item())
+        _heat(axis, matrix, limits)
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel(columns, fontsize=9)
+        print(describe(title, matrix))
+    axes[0].set_ylabel(rows, fontsize=9)
+    if shared_scale:
+        figure.colorbar(axes[-1].images[0], ax=list(axes), shrink=0.8)
+    show(figure, alt)
+
+
+def maps(
+    panels: Mapping[str, Tensor],
+    *,
+    mark: tuple[int, int] | None = None,
+    alt: str,
+) -> None:
+    """Show maps over height and width side by side, with one query position marked.
+
+    Args:
+        panels: title → map ``(H, W)``.
+        mark: row and column of the query; drawn as a ring.
+        alt: what can be seen.
+    """
+    panels = {title: map_.detach().double().cpu() for title, map_ in panels.items()}
+    figure = Figure(figsize=(2.4 * len(panels), 2.7), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axis, (title, map_) in zip(axes, panels.items(), strict=True):
+        axis.imshow(map_, cmap=_HEAT)
+        axis.set_title(title, fontsize=10)
+        axis.set_xticks([])
+        axis.set_yticks([])
+        if mark:
+            ring = {"s": 120, "facecolors": "none", "linewidths": 2}
+            axis.scatter(mark[1], mark[0], edgecolors="white", **ring)
+            axis.scatter(mark[1], mark[0], edgecolors=COLOURS[1], **(ring | {"linewidths": 1}))
+        print(_describe_map(title, map_))
+    show(figure, alt)
+
+
+def _describe_map(name: str, map_: Tensor) -> str:
+    if bool(((map_ == 0) | (map_ == 1)).all()):
+        return f"{name}: 1 at {int(map_.sum())} of {map_.numel()} positions, 0 at the others"
+    row, column = divmod(int(map_.argmax()), map_.shape[1])
+    low, high = map_.min().item(), map_.max().item()
+    return (
+        f"{name}: from {low:.3g} to {high:.3g}, largest at ({row}, {column}), sum {map_.sum():.3g}"
+    )
+
+
+def curves(
+    x: Sequence[float],
+    lines: Mapping[str, Sequence[float]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    alt: str,
+    log: bool = True,
+) -> None:
+    """Show lines over ``x``; on logarithmic axes, print the slope of each, its power of x.
+
+    Args:
+        x: values on the horizontal axis.
+        lines: label → values.
+        xlabel: label of the horizontal axis, with its unit.
+        ylabel: label of the vertical axis, with its unit.
+        alt: what can be seen.
+        log: logarithmic axes.
+    """
+    figure = Figure(figsize=(5.2, 3.4), layout="constrained")
+    axis = figure.subplots()
+    styles = ("o-", "s--", "^-.", "D:", "v-", "x--")
+    for number, (label, values) in enumerate(lines.items()):
+        style = styles[number % len(styles)]
+        axis.plot(x, values, style, color=COLOURS[number % len(COLOURS)], label=label, ms=5)
+        if log:
+            print(f"{label}: grows like the power {slope(x, values):.2f} (last two points)")
+    if log:
+        axis.set_xscale("log", base=2)
+        axis.set_yscale("log")
+        axis.set_xticks(list(x), [f"{value:g}" for value in x])
+    axis.set_xlabel(xlabel)
+    axis.set_ylabel(ylabel)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=9)
+    show(figure, alt)
+
+
+def slope(x: Sequence[float], y: Sequence[float]) -> float:
+    """The power of x that y follows between the last two points."""
+    last, before = torch.tensor([x[-1], y[-1]]).log(), torch.tensor([x[-2], y[-2]]).log()
+    run, rise = last - before
+    return (rise / run).item()
+
+
+def _heat(axis: Axes, matrix: Tensor, limits: tuple[float, float]) -> None:
+    low, high = limits
+    axis.imshow(matrix, cmap=_HEAT, vmin=low, vmax=high, aspect="equal")
+    height, width = matrix.shape
+    axis.set_xticks(range(0, width, max(1, width // 8)))
+    axis.set_yticks(range(0, height, max(1, height // 8)))
+    if matrix.numel() > _LARGEST_WITH_NUMBERS:
+        return
+    for i in range(height):
+        for j in range(width):
+            value = matrix[i, j].item()
+            dark = (value - low) < 0.55 * ((high - low) or 1)
+            axis.text(
+                j,
+                i,
+                f"{value:.2g}",
+                ha="center",
+                va="center",
+                fontsize=8,
+                color="white" if dark else "black",
+            )

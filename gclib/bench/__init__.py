@@ -1,0 +1,1 @@
+"""Measurements of time and memory, side by side in one run."""

@@ -1,0 +1,565 @@
+"""Visible checks of chapter 01: the non-local block, from one product to four instantiations.
+
+The numbers are small enough to follow by hand; what each check expects is written out, not
+computed by a second implementation.
+"""
+
+from __future__ import annotations
+
+from math import e as _E
+from math import log, sqrt
+
+import torch
+from torch import Tensor
+
+from gclib.checks.exercise import exercise
+from gclib.checks.handle import Handle
+from gclib.checks.properties import (
+    build,
+    every_weight_learns,
+    examples_apart,
+    find_roles,
+    forward_equals,
+    gradient_arrives,
+    identity_at_start,
+    input_kept,
+    positions_are_a_set,
+    raises_value_error,
+    randomise,
+)
+from gclib.checks.report import Report
+
+
+def _numbers(values) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+@exercise(
+    "c01-e1",
+    "pairwise similarity",
+    needs="pairwise_similarity",
+    look="section 3, the table of products",
+    points=(1, 1),
+    minutes=8,
+)
+def e1(impl: Handle, report: Report) -> None:
+    """``query (N, L, d)``, ``key (N, M, d)`` → ``(N, L, M)``."""
+    query = _numbers([[[1, 0], [0, 2], [1, 1]]])  # (1, 3, 2)
+    key = _numbers([[[3, 0], [1, -4], [0, 1], [2, 2]]])  # (1, 4, 2)
+    expected = _numbers([[[3, 1, 0, 2], [0, -8, 2, 4], [3, -3, 1, 4]]])  # (1, 3, 4)
+    call = impl.inspect(query, key)
+    report.tensor(
+        "rows belong to queries, columns to keys",
+        call.result,
+        (1, 3, 4),
+        causes={
+            (1, 4, 3): "rows belong to the keys: query comes first in the product",
+            (1, 2, 2): "the product ran over positions: the shared axis is d",
+            (3, 4): "axis 0, the examples, is gone",
+            (1, 3): "the keys were summed: keep one number for each pair",
+            (1, 1, 3, 4): "one axis too many: use the axes of the inputs as they are",
+        },
+    )
+    report.ok("rows belong to queries, columns to keys")
+    lengths = _numbers([[1], [2], [sqrt(2)]]) * _numbers([[3, sqrt(17), 1, sqrt(8)]])
+    report.close(
+        "entry (i, j) is the product of query i and key j",
+        call.result,
+        expected,
+        mistakes={
+            "divided by √d: equation 1 has no scale": expected / sqrt(2),
+            "divided by d: equation 1 has no scale": expected / 2,
+            "divided by the number of keys: that is the normalisation of exercise 2": expected / 4,
+            "softmax belongs to exercise 2": expected.softmax(2),
+            "the vectors were normalised to length 1: this is the cosine": expected / lengths,
+            "minus the squared distance, not the product": _numbers(
+                [[[-4, -16, -2, -5], [-13, -37, -1, -4], [-5, -25, -1, -2]]]
+            ),
+            "negative products became zero": expected.relu(),
+            "the products lost their sign": expected.abs(),
+        },
+    )
+    examples_apart(report, impl.call, report.randn(3, 4, 2), report.randn(3, 5, 2))
+    input_kept(report, call, query, key)
+    gradient_arrives(report, *impl.gradients(query, key, cotangent=report.randn(1, 3, 4)).inputs)
+
+
+@exercise(
+    "c01-e2",
+    "normalisation",
+    needs="normalise",
+    look="section 4, the table of the four instantiations",
+    points=(1, 1),
+    minutes=10,
+)
+def e2(impl: Handle, report: Report) -> None:
+    """``similarity (N, L, M)`` → attention ``(N, L, M)``, by the name of the instantiation."""
+    similarity = _numbers(
+        [[[0, log(2), log(5)], [log(4), 0, 0]], [[0, 0, 0], [0, log(3), 0]]]
+    )  # (2, 2, 3)
+    exponentials = _numbers([[[1, 2, 5], [4, 1, 1]], [[1, 1, 1], [1, 3, 1]]])
+    expected = _numbers(
+        [[[1 / 8, 1 / 4, 5 / 8], [2 / 3, 1 / 6, 1 / 6]], [[1 / 3] * 3, [1 / 5, 3 / 5, 1 / 5]]]
+    )
+    softmax_mistakes = {
+        "softmax over the queries (axis 1): each query shares its weight among the keys (axis 2)": (
+            exponentials / exponentials.sum(1, keepdim=True)
+        ),
+        "softmax over the examples (axis 0): each example is on its own": (
+            exponentials / exponentials.sum(0, keepdim=True)
+        ),
+        "one softmax over the whole map: each row sums to 1 by itself": (
+            exponentials / exponentials.sum((1, 2), keepdim=True)
+        ),
+        "the exponentials are not divided by their sum": exponentials,
+        "this is the logarithm of the softmax": expected.log(),
+        "softmax and division by the number of keys: one of them is enough": expected / 3,
+        "this is the sigmoid of each number, which does not compare the keys": (
+            exponentials / (1 + exponentials)
+        ),
+        "divided by the number of keys: that is for dot_product and concat": similarity / 3,
+        "not normalised": similarity,
+    }
+    for name in ("embedded_gaussian", "gaussian"):
+        with report.group(name):
+            call = impl.inspect(similarity, name)
+            what = "exponentials, divided by their sum over the keys"
+            report.close(what, call.result, expected, mistakes=softmax_mistakes)
+            input_kept(report, call, similarity)
+            found = impl.gradients(similarity, name, cotangent=report.randn(2, 2, 3))
+            gradient_arrives(report, *found.inputs)
+    products = _numbers([[[3, -6, 9], [0, 12, 1.5]]])  # (1, 2, 3)
+    shares = _numbers([[[1, -2, 3], [0, 4, 0.5]]])
+    for name in ("dot_product", "concat"):
+        with report.group(name):
+            call = impl.inspect(products, name)
+            report.close(
+                "divided by the number of keys",
+                call.result,
+                shares,
+                mistakes={
+                    "divided by the number of queries: the sum runs over keys": products / 2,
+                    "divided by the number of pairs": products / 6,
+                    "divided by the sum of the row": products / products.sum(2, keepdim=True),
+                    "divided by the square root of the number of keys": products / sqrt(3),
+                    "softmax is for the two Gaussians": products.softmax(2),
+                    "not normalised": products,
+                    "negative entries became zero": shares.relu(),
+                    "the entries lost their sign": shares.abs(),
+                },
+            )
+            input_kept(report, call, products)
+            found = impl.gradients(products, name, cotangent=report.randn(1, 2, 3))
+            gradient_arrives(report, *found.inputs)
+    large = _numbers([[[1e4, 1e4 + log(3)], [-1e4, -1e4]]])
+    result = impl.call(large, "embedded_gaussian")
+    if isinstance(result, Tensor):
+        result = result.nan_to_num(nan=-1.0, posinf=-1.0, neginf=-1.0)
+    report.close(
+        "similarities of ±10,000 do not overflow",
+        result,
+        _numbers([[[0.25, 0.75], [0.5, 0.5]]]),
+        cause="exp overflows: use softmax, or subtract the maximum of each row first",
+    )
+    raises_value_error(
+        report,
+        "an unknown instantiation is refused",
+        lambda: impl.call(similarity, "embedded gaussian"),
+        "instantiation",
+    )
+
+
+@exercise(
+    "c01-e3",
+    "aggregation",
+    needs="aggregate",
+    look="section 5, the picture of one row of weights",
+    points=(1, 1),
+    minutes=5,
+)
+def e3(impl: Handle, report: Report) -> None:
+    """``attention (N, L, M)``, ``value (N, M, C')`` → ``(N, L, C')``."""
+    attention = _numbers([[[0.5, 0.25, 0.25], [0, 1, 0]]])  # (1, 2, 3)
+    value = _numbers([[[4, 0], [8, 4], [0, 12]]])  # (1, 3, 2)
+    expected = _numbers([[[4, 4], [8, 4]]])  # (1, 2, 2)
+    call = impl.inspect(attention, value)
+    report.tensor(
+        "one context vector for each query",
+        call.result,
+        (1, 2, 2),
+        causes={
+            (1, 3, 2): "one vector for each key: the sum runs over the queries",
+            (1, 1, 2): "one vector for all queries: the rows of the attention map were merged",
+            (1, 2): "one vector for all queries: the rows of the attention map were merged",
+            (2, 2): "axis 0, the examples, is gone",
+            (1, 2, 3, 2): "the products are not summed over the keys",
+        },
+    )
+    report.ok("one context vector for each query")
+    report.close(
+        "row i is the mean of the values, weighted by row i of the attention map",
+        call.result,
+        expected,
+        mistakes={
+            "the weights are not used: this is the plain mean of the values": _numbers(
+                [[[4, 16 / 3], [4, 16 / 3]]]
+            ),
+            "the weights are not used: this is the sum of the values": _numbers(
+                [[[12, 16], [12, 16]]]
+            ),
+            "only the value with the largest weight is taken": _numbers([[[4, 0], [8, 4]]]),
+            "divided by the number of keys a second time": expected / 3,
+            "softmax a second time": attention.softmax(2) @ value,
+            "the two axes of the result are swapped": expected.transpose(1, 2),
+            "the weights are squared": attention.square() @ value,
+            "the context is multiplied with the first values": expected * value[:, :2],
+        },
+    )
+    square = _numbers([[[1, 0], [0.5, 0.5]], [[0.25, 0.75], [0, 1]]])  # (2, 2, 2)
+    values = _numbers([[[8, 0], [4, 2]], [[4, 4], [0, 8]]])  # (2, 2, 2)
+    report.close(
+        "rows of the map belong to queries",
+        impl.call(square, values),
+        _numbers([[[8, 0], [6, 1]], [[1, 7], [0, 8]]]),
+        mistakes={
+            "the attention map is transposed": _numbers([[[10, 1], [2, 1]], [[1, 1], [3, 11]]]),
+            "the values are transposed": _numbers([[[8, 4], [4, 3]], [[4, 6], [4, 8]]]),
+        },
+    )
+    examples_apart(report, impl.call, report.randn(3, 4, 5), report.randn(3, 5, 2))
+    input_kept(report, call, attention, value)
+    cotangent = report.randn(1, 2, 2)
+    gradient_arrives(report, *impl.gradients(attention, value, cotangent=cotangent).inputs)
+
+
+# One example with two positions and four channels, for every block of this chapter. W_q reads
+# channel 0, W_k channel 1, W_v channels 2 and 3; W_z writes to all four.
+_POSITIONS = _numbers([[1, 0, 3, 0], [0, log(3), 0, 5]])  # (2, 4)
+_QUERY = _numbers([[1, 0, 0, 0], [0, 0, 0, 0]])  # queries (1, 0) and (0, 0)
+_KEY = _numbers([[0, 1, 0, 0], [0, 0, 0, 0]])  # keys (0, 0) and (ln 3, 0)
+_VALUE = _numbers([[0, 0, 1, 0], [0, 0, 0, 1]])  # values (3, 0) and (0, 5)
+_OUT = _numbers([[1, 0], [0, 1], [1, 1], [0, 2]])
+_VALUES_SEEN = _numbers([[3, 0], [0, 5]])
+_WEIGHTS = {"query": _QUERY, "key": _KEY, "value": _VALUE, "out": _OUT}
+_SHAPES = {"query": (2, 4), "key": (2, 4), "value": (2, 4), "out": (4, 2)}
+# The attention map by hand: similarities (0, ln 3) and (0, 0).
+_EMBEDDED = _numbers([[1 / 4, 3 / 4], [1 / 2, 1 / 2]])
+
+
+def _z(attention, values: Tensor = _VALUES_SEEN, positions: Tensor = _POSITIONS) -> Tensor:
+    """The result for a given attention map, positions first."""
+    return positions + (torch.as_tensor(attention, dtype=torch.float64) @ values) @ _OUT.T
+
+
+def _as_map(rows: Tensor, *positions: int) -> Tensor:
+    """Rows (L, C) as a feature map (1, C, *positions)."""
+    return rows.T.reshape(1, rows.shape[1], *positions)
+
+
+def _scaled(power: float) -> Tensor:
+    """The embedded Gaussian's map when ln 3 is multiplied by ``power``."""
+    three = 3**power
+    return _numbers([[1 / (1 + three), three / (1 + three)], [0.5, 0.5]])
+
+
+def _block_mistakes(expected_rows: Tensor) -> dict[str, Tensor]:
+    rows = expected_rows
+    return {
+        "the residual is forgotten: the input is not added back": rows - _POSITIONS,
+        "the residual is counted twice": rows + _POSITIONS,
+        "a ReLU or another layer changes the sum behind W_z": rows.relu(),
+    }
+
+
+_L = log(3)
+_EMBEDDED_MISTAKES = {
+    "softmax over the queries: the wrong axis": _z([[0.5, 0.75], [0.5, 0.25]]),
+    "softmax over the whole map": _z(_numbers([[1, 3], [1, 1]]) / 6),
+    "softmax over an axis of size 1: every weight is 1": _z([[1, 1], [1, 1]]),
+    "divided by √d: equation 1 has no scale": _z(_scaled(1 / sqrt(2))),
+    "divided by d: equation 1 has no scale": _z(_scaled(1 / 2)),
+    "multiplied by √d: equation 1 has no scale": _z(_scaled(sqrt(2))),
+    "query and key are swapped": _z([[0.5, 0.5], [0.75, 0.25]]),
+    "the attention map is transposed": _z([[0.25, 0.5], [0.75, 0.5]]),
+    "the exponentials are not divided by their sum": _z([[1, 3], [1, 1]]),
+    "this is the dot product: softmax is missing": _z(_numbers([[0, log(3)], [0, 0]]) / 2),
+    "not normalised": _z([[0, log(3)], [0, 0]]),
+    "every query gets the same map: the query is not used": _z([[0.5, 0.5], [0.5, 0.5]]),
+    "the weights go onto the keys, not onto the values": _z(
+        _EMBEDDED, _numbers([[0, 0], [log(3), 0]])
+    ),
+    "the weights go onto the queries, not onto the values": _z(
+        _EMBEDDED, _numbers([[1, 0], [0, 0]])
+    ),
+    "every position sees itself alone: there is one query and one key": _z([[1, 0], [0, 1]]),
+    "W_q is used for the keys too": _z([[_E / (1 + _E), 1 / (1 + _E)], [0.5, 0.5]]),
+    "W_k is used for the queries too": _z([[0.5, 0.5], [1 / (1 + 3**_L), 3**_L / (1 + 3**_L)]]),
+}
+
+
+@exercise(
+    "c01-e4",
+    "the non-local block",
+    needs="NonLocalBlock2d",
+    look="section 6, equation 1 with shapes",
+    points=(2, 3),
+    minutes=25,
+)
+def e4(impl: Handle, report: Report) -> None:
+    """Embedded Gaussian on maps ``(N, C, H, W)``, with residual and zero initialisation."""
+    module = build(report, impl, 4)
+    what = "four 1×1 maps: query, key, value to C/2, out back to C"
+    found = find_roles(report, module, _SHAPES, what)
+    identity_at_start(report, module, report.randn(2, 4, 3, 5))
+    expected = _z(_EMBEDDED)
+    report_rows = {k: _as_map(v, 1, 2) for k, v in _EMBEDDED_MISTAKES.items()}
+    report_rows |= {k: _as_map(v, 1, 2) for k, v in _block_mistakes(expected).items()}
+    assignment = forward_equals(
+        report,
+        "two positions by hand",
+        module,
+        found,
+        _WEIGHTS,
+        _as_map(_POSITIONS, 1, 2),
+        _as_map(expected, 1, 2),
+        mistakes=report_rows,
+    )
+    randomise(report, module)
+    x = report.randn(2, 4, 3, 5)
+    positions_are_a_set(report, module, x)
+    examples_apart(report, module.forward, x)
+    every_weight_learns(report, module, x, assignment)
+    narrow = build(report, impl, 8, reduction=4)
+    narrow_shapes = {"query": (2, 8), "key": (2, 8), "value": (2, 8), "out": (8, 2)}
+    find_roles(report, narrow, narrow_shapes, "reduction=4 gives an inner width of C/4")
+
+
+# Gaussian: W_q and W_k are gone, so the positions themselves must give simple products.
+_GAUSSIAN_POSITIONS = _numbers([[sqrt(log(3)), 0, 0, 0], [0, sqrt(log(2)), 0, 0]])
+_GAUSSIAN_WEIGHTS = {
+    "value": _numbers([[1 / sqrt(log(3)), 0, 0, 0], [0, 1 / sqrt(log(2)), 0, 0]]),
+    "out": _OUT,
+}
+_ONE_HOT = _numbers([[1, 0], [0, 1]])  # the values seen by the Gaussian block
+_PAIR = _numbers([[2, 0, -1, 0]])  # concat: 2 · query[0] - key[0]
+
+
+def _gaussian_z(attention) -> Tensor:
+    return _z(attention, _ONE_HOT, _GAUSSIAN_POSITIONS)
+
+
+_CASES = {
+    "embedded_gaussian": (_POSITIONS, _WEIGHTS, _SHAPES, _z(_EMBEDDED), _EMBEDDED_MISTAKES),
+    "gaussian": (
+        _GAUSSIAN_POSITIONS,
+        _GAUSSIAN_WEIGHTS,
+        {"value": (2, 4), "out": (4, 2)},
+        _gaussian_z([[3 / 4, 1 / 4], [1 / 3, 2 / 3]]),
+        {
+            "softmax over the queries: the wrong axis": _gaussian_z(
+                [[3 / 4, 1 / 3], [1 / 4, 2 / 3]]
+            ),
+            "divided by √C: equation 1 has no scale": _gaussian_z(
+                [
+                    [sqrt(3) / (1 + sqrt(3)), 1 / (1 + sqrt(3))],
+                    [1 / (1 + sqrt(2)), sqrt(2) / (1 + sqrt(2))],
+                ]
+            ),
+            "the exponentials are not divided by their sum": _gaussian_z([[3, 1], [1, 2]]),
+            "divided by the number of keys: softmax is missing": _gaussian_z(
+                [[log(3) / 2, 0], [0, log(2) / 2]]
+            ),
+            "the similarity is that of the values, not of the input": _gaussian_z(
+                _numbers([[1, 0], [0, 1]]).softmax(1)
+            ),
+            "every position sees itself alone: there is one query and one key": _gaussian_z(
+                [[1, 0], [0, 1]]
+            ),
+        },
+    ),
+    "dot_product": (
+        _POSITIONS,
+        _WEIGHTS,
+        _SHAPES,
+        _z([[0, log(3) / 2], [0, 0]]),
+        {
+            "not divided by the number of positions": _z([[0, log(3)], [0, 0]]),
+            "softmax is for the two Gaussians": _z(_EMBEDDED),
+            "query and key are swapped": _z([[0, 0], [log(3) / 2, 0]]),
+            "divided by √d as well": _z([[0, log(3) / 2 / sqrt(2)], [0, 0]]),
+            "divided by the number of channels": _z([[0, log(3) / 4], [0, 0]]),
+            "every position sees itself alone: there is one query and one key": _POSITIONS,
+        },
+    ),
+    "concat": (
+        _POSITIONS,
+        _WEIGHTS | {"pair": _PAIR},
+        _SHAPES | {"pair": (1, 4)},
+        _z([[1, 1 - log(3) / 2], [0, 0]]),
+        {
+            "ReLU is missing": _z([[1, 1 - log(3) / 2], [0, -log(3) / 2]]),
+            "the key comes before the query": _z([[0, log(3) - 0.5], [0, log(3)]]),
+            "not divided by the number of positions": _z([[2, 2 - log(3)], [0, 0]]),
+            "softmax is for the two Gaussians": _z(_numbers([[2, 2 - log(3)], [0, 0]]).softmax(1)),
+            "the absolute value, not ReLU": _z([[1, 1 - log(3) / 2], [0, log(3) / 2]]),
+            "rows belong to the keys: the map is transposed": _z([[1, 0], [1 - log(3) / 2, 0]]),
+            "this is the dot product": _z([[0, log(3) / 2], [0, 0]]),
+            "divided by the number of channels": _z([[0.5, 0.5 - log(3) / 4], [0, 0]]),
+        },
+    ),
+}
+_LAYERS = {
+    "embedded_gaussian": "query, key, value, out",
+    "gaussian": "value and out alone",
+    "dot_product": "query, key, value, out",
+    "concat": "query, key, value, out and a pair weight (1, C)",
+}
+
+
+@exercise(
+    "c01-e5",
+    "four instantiations",
+    needs="NonLocalBlock",
+    look="section 7, the table of the four instantiations",
+    points=(2, 3),
+    minutes=25,
+)
+def e5(impl: Handle, report: Report) -> None:
+    """One class, four ways to compare positions."""
+    for name in _CASES:
+        with report.group(name):
+            _check_instantiation(report, impl, name, (1, 2), (3, 5), {"instantiation": name})
+    what = "the default instantiation is embedded_gaussian"
+    default = build(report, impl, 4)
+    found = find_roles(report, default, _SHAPES, "the default has the layers of embedded_gaussian")
+    x, z = _as_map(_POSITIONS, 1, 2), _as_map(_z(_EMBEDDED), 1, 2)
+    forward_equals(report, what, default, found, _WEIGHTS, x, z)
+    raises_value_error(
+        report,
+        "an unknown instantiation is refused",
+        lambda: impl.build(4, instantiation="embedded gaussian"),
+        "instantiation",
+    )
+
+
+def _check_instantiation(
+    report: Report, impl: Handle, name: str, toy: tuple, size: tuple, options: dict
+) -> None:
+    positions, weights, shapes, expected, mistakes = _CASES[name]
+    module = build(report, impl, 4, **options)
+    found = find_roles(report, module, shapes, f"layers {_LAYERS[name]}")
+    x = report.randn(2, 4, *size)
+    identity_at_start(report, module, x)
+    mistakes = {**mistakes, "the residual is forgotten": expected - positions}
+    assignment = forward_equals(
+        report,
+        "two positions by hand",
+        module,
+        found,
+        weights,
+        _as_map(positions, *toy),
+        _as_map(expected, *toy),
+        mistakes={cause: _as_map(rows, *toy) for cause, rows in mistakes.items()},
+    )
+    randomise(report, module)
+    positions_are_a_set(report, module, x)
+    examples_apart(report, module.forward, x)
+    every_weight_learns(report, module, x, assignment)
+
+
+@exercise(
+    "c01-e6",
+    "sequences, images, clips",
+    needs="NonLocalBlockNd",
+    look="section 8, the list of axes",
+    points=(1, 2),
+    minutes=15,
+)
+def e6(impl: Handle, report: Report) -> None:
+    """The same block on ``(N, C, L)``, ``(N, C, H, W)`` and ``(N, C, T, H, W)``."""
+    sizes = {1: (7,), 2: (3, 5), 3: (2, 3, 4)}
+    for ndim, size in sizes.items():
+        toy = (2, *[1] * (ndim - 1))  # for clips: one pixel in two frames
+        options = {"ndim": ndim, "instantiation": "embedded_gaussian"}
+        with report.group(f"ndim={ndim}, embedded_gaussian"):
+            _check_instantiation(report, impl, "embedded_gaussian", toy, size, options)
+    for name in ("gaussian", "dot_product", "concat"):
+        options = {"ndim": 3, "instantiation": name}
+        with report.group(f"ndim=3, {name}"):
+            _check_instantiation(report, impl, name, (2, 1, 1), (2, 3, 4), options)
+    clips = build(report, impl, 4, ndim=3)
+    images = build(report, impl, 4, ndim=2)
+    randomise(report, clips)
+    images.load(clips.weights())
+    x = report.randn(2, 4, 1, 3, 5)
+    what = "a clip of one frame is an image"
+    expected = report.tensor(what, images.forward(x[:, :, 0]), (2, 4, 3, 5))
+    report.close(what, clips.forward(x), expected[:, :, None])
+    x = report.randn(1, 4, 3, 2, 2)
+    changed = x.clone()
+    changed[:, :, 2] += 1
+    before, after = clips.forward(x), clips.forward(changed)
+    report.true(
+        "the first frame sees the last",
+        bool((before - after)[:, :, 0].abs().max() > 1e-6),
+        expected="a change in frame 0 when frame 2 changes",
+        got="none",
+        cause="attention stays inside a frame: flatten time together with height and width",
+    )
+
+
+@exercise(
+    "c01-e7",
+    "bonus: the dot product without the map",
+    needs="dot_product_linear",
+    look="section 10, the brackets",
+    points=(0, 0),
+    minutes=15,
+)
+def e7(impl: Handle, report: Report) -> None:
+    """``query (N, L, d)``, ``key (N, M, d)``, ``value (N, M, C')`` → ``(N, L, C')``."""
+    query = _numbers([[[1, 0], [0, 2]]])  # (1, 2, 2)
+    key = _numbers([[[3, 0], [1, -4], [0, 1]]])  # (1, 3, 2)
+    value = _numbers([[[1, 0, 2], [0, 3, 0], [6, 0, 3]]])  # (1, 3, 3)
+    expected = _numbers([[[1, 1, 2], [4, -8, 2]]])  # (1, 2, 3)
+    call = impl.inspect(query, key, value)
+    report.tensor(
+        "shape is (N, L, C')",
+        call.result,
+        (1, 2, 3),
+        causes={
+            (1, 2, 2): "the product of key and value is transposed: it is (d, C')",
+            (1, 3, 2): "the last two axes are swapped",
+        },
+    )
+    report.ok("shape is (N, L, C')")
+    report.close(
+        "the mean over keys of (query · key) value",
+        call.result,
+        expected,
+        mistakes={
+            "not divided by the number of keys": expected * 3,
+            "divided by the number of queries: the sum runs over keys": expected * 3 / 2,
+            "divided by d as well": expected / 2,
+            "divided by √d as well": expected / sqrt(2),
+            "softmax: it stands between the two products, so they cannot be swapped": (
+                _numbers([[[3, 1, 0], [0, -8, 2]]]).softmax(2) @ value
+            ),
+            "the products lost their sign": expected.abs(),
+            "negative products became zero": expected.relu(),
+            "the key is left out": (query @ query.transpose(1, 2)) @ value[:, :2] / 3,
+        },
+    )
+    positions = 300
+    wide = impl.inspect(*(report.randn(1, positions, n) for n in (4, 4, 5)))
+    report.true(
+        "the (L, M) map is never made",
+        wide.largest < positions * positions,
+        expected=f"tensors far below {positions}·{positions} = {positions * positions} numbers",
+        got=f"one of {wide.largest} numbers",
+        cause="query and key are multiplied first: multiply key and value first",
+    )
+    examples_apart(report, impl.call, *(report.randn(3, n, 2) for n in (4, 5, 5)))
+    input_kept(report, call, query, key, value)
+    cotangent = report.randn(1, 2, 3)
+    gradient_arrives(report, *impl.gradients(query, key, value, cotangent=cotangent).inputs)

@@ -1,0 +1,58 @@
+"""Short messages in a notebook: HTML with a plain-text fallback; nothing outside of Jupyter."""
+
+from __future__ import annotations
+
+import html
+import sys
+
+from gclib.checks.outcome import CheckFailed, NotAttempted
+
+# Contrast of each colour on white and on JupyterLab's dark grey is at least 3:1; the first word of
+# a card says the same as its colour.
+_COLOURS = {"passed": "#2e8b57", "not attempted": "#8a8a8a", "not yet": "#d9544d"}
+
+
+def show_passed(exercise: str, title: str, properties: int, hidden: bool) -> None:
+    """Say that all properties hold; of visible checks no more than that."""
+    kind = "hidden" if hidden else "visible"
+    _show("passed", f"{exercise} {title}: all {properties} {kind} checks passed", [])
+
+
+def show_not_attempted(error: NotAttempted) -> None:
+    """Say that the stub is still there."""
+    hint = ("next", f"write {error.what} in the cell above, run it, then run this cell again")
+    _show("not attempted", error.exercise, [hint])
+
+
+def show_failed(error: CheckFailed) -> None:
+    """Show expected against got, the likely cause and where to look."""
+    _show("not yet", f"{error.exercise}: {error.what}", error.details())
+
+
+def _show(kind: str, headline: str, details: list[tuple[str, str]]) -> None:
+    if not _in_notebook():
+        return
+    from IPython.display import display
+
+    details = [(name, text) for name, text in details if text]
+    plain = "\n".join([f"{kind}: {headline}", *(f"  {name}: {text}" for name, text in details)])
+    rows = "".join(
+        '<tr style="background:none"><th style="text-align:left;vertical-align:top;'
+        f'padding:2px 12px 2px 0;white-space:nowrap">{html.escape(name)}</th>'
+        '<td style="text-align:left;padding:2px 0;white-space:pre-wrap;'
+        f'overflow-wrap:anywhere">{html.escape(text)}</td></tr>'
+        for name, text in details
+    )
+    table = f'<table style="margin:4px 0 0 0;border:none">{rows}</table>' if rows else ""
+    colour = _COLOURS[kind]
+    card = (
+        f'<div style="border-left:5px solid {colour};padding:4px 10px;margin:2px 0">'
+        f'<strong style="color:{colour}">{kind}</strong>&ensp;{html.escape(headline)}{table}</div>'
+    )
+    display({"text/html": card, "text/plain": plain}, raw=True)
+
+
+def _in_notebook() -> bool:
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return shell is not None and hasattr(shell, "kernel")

@@ -1,0 +1,183 @@
+"""An exercise's check as an object: what it needs, what it is worth, and how it runs."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import random
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from gclib.checks.cards import show_failed, show_not_attempted, show_passed
+from gclib.checks.handle import Handle, StubReached, StudentError, wrap
+from gclib.checks.outcome import CheckFailed, NotAttempted
+from gclib.checks.report import Report
+
+Body = Callable[[Handle, Report], None]
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """The check of one exercise; call it with the student's function or class.
+
+    Attributes:
+        id: for example ``"c01-e2"``; also the ``grade_id`` of the cell that holds the answer.
+        title: a few words.
+        needs: name of the function or class that the student writes.
+        look: where to look again when the check fails.
+        points: points of the visible and of the hidden check; (0, 0) for a bonus.
+        minutes: time a student should plan.
+        hidden: whether this is the hidden check.
+        body: the properties, as a function of a handle and a report.
+    """
+
+    id: str
+    title: str
+    needs: str
+    look: str
+    points: tuple[int, int]
+    minutes: int
+    hidden: bool
+    body: Body
+
+    def __call__(self, implementation: Any, seed: int = 0) -> None:
+        """Check ``implementation``: print an ``ok`` line per property, return None.
+
+        The same seed gives the same verdict. No global state is changed, nothing is written to
+        stderr.
+
+        Raises:
+            NotAttempted: the stub is still there.
+            CheckFailed: a property does not hold.
+        """
+        report = Report(self.id, self.look, seed)
+        try:
+            with isolation():
+                self.body(wrap(implementation), report)
+        except StubReached:
+            error = NotAttempted(self.id, self.needs)
+            show_not_attempted(error)
+            raise error from None
+        except StudentError as error:
+            failed = CheckFailed(
+                self.id,
+                "runs without an error",
+                expected="a result",
+                got=str(error),
+                cause=_cause_of(str(error)),
+                look=self.look,
+            )
+            show_failed(failed)
+            raise failed from None
+        except CheckFailed as failed:
+            show_failed(failed)
+            raise failed from None
+        show_passed(self.id, self.title, len(report.passed), self.hidden)
+
+
+def exercise(
+    id: str,
+    title: str,
+    *,
+    needs: str,
+    look: str,
+    points: tuple[int, int],
+    minutes: int,
+    hidden: bool = False,
+) -> Callable[[Body], Exercise]:
+    """Turn the body of a check into an :class:`Exercise`; arguments as its attributes."""
+
+    def decorate(body: Body) -> Exercise:
+        return Exercise(id, title, needs, look, points, minutes, hidden, body)
+
+    return decorate
+
+
+def hidden_check(visible: Exercise) -> Callable[[Body], Exercise]:
+    """Turn a body into the hidden check of the exercise whose visible check is ``visible``."""
+    return exercise(
+        visible.id,
+        visible.title,
+        needs=visible.needs,
+        look=visible.look,
+        points=visible.points,
+        minutes=visible.minutes,
+        hidden=True,
+    )
+
+
+def exercises_of(module: Any) -> tuple[Exercise, ...]:
+    """The exercises that a module of checks defines, in order."""
+    found = [value for value in vars(module).values() if isinstance(value, Exercise)]
+    return tuple(sorted(found, key=lambda exercise: exercise.id))
+
+
+@contextlib.contextmanager
+def isolation() -> Iterator[None]:
+    """Leave no trace: random states, dtype, grad mode and flags are restored, stderr is kept.
+
+    nbgrader gives no points for a cell that wrote to stderr, a warning of a library included, so
+    whatever the student's code writes there is printed to stdout.
+    """
+    numpy = sys.modules.get("numpy")
+    numpy_state = numpy.random.get_state() if numpy else None
+    python_state = random.getstate()
+    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    stderr = io.StringIO()
+    try:
+        with (
+            torch.random.fork_rng(devices=[]),
+            torch.enable_grad(),
+            torch.autocast("cpu", enabled=False),
+            warnings.catch_warnings(),
+            contextlib.redirect_stderr(stderr),
+        ):
+            warnings.simplefilter("ignore")
+            torch.set_default_dtype(torch.float32)
+            torch.manual_seed(0)
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
+        # These two cost seconds or restart a thread pool, so only where the student changed them.
+        if torch.are_deterministic_algorithms_enabled() != deterministic:
+            torch.use_deterministic_algorithms(deterministic)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+        random.setstate(python_state)
+        if numpy:
+            numpy.random.set_state(numpy_state)
+        if stderr.getvalue():
+            print(stderr.getvalue(), end="")
+
+
+_CAUSES = {
+    "mat1 and mat2": "two shapes that do not fit: print both shapes before the product",
+    "batch1": "two shapes that do not fit: print both shapes before the product",
+    "batch2": "two shapes that do not fit: print both shapes before the product",
+    "must match the size of tensor": "two shapes that do not fit: print both before the operation",
+    "einsum": "the letters of einsum and the axes of its operands do not match",
+    "is invalid for input of size": "view or reshape with the wrong number of elements",
+    "view size is not compatible": "view after transpose: use .reshape(), or .contiguous() first",
+    "same dtype": "a tensor made in a fixed dtype: let it follow the input's dtype",
+    "expected scalar type": "a tensor made in a fixed dtype: let it follow the input's dtype",
+    "expected m1 and m2": "a tensor made in a fixed dtype: let it follow the input's dtype",
+    "modified by an inplace operation": "a tensor changed in place that backward still needs",
+    "leaf Variable that requires grad": "the input is changed in place: work on a new tensor",
+    "NameError": "a name that this notebook does not define: run the cells above, in order",
+    "has no attribute": "a name that was not set in __init__, or misspelt",
+    "positional argument": "the signature was changed: keep the one of the stub",
+    "unexpected keyword argument": "the signature was changed: keep the one of the stub",
+    "missing 1 required": "the signature was changed: keep the one of the stub",
+    "Expected 2D": "channels and positions in the wrong order for the layer",
+    "expected input": "channels and positions in the wrong order for the layer",
+}
+
+
+def _cause_of(error: str) -> str:
+    return next((cause for text, cause in _CAUSES.items() if text in error), "")

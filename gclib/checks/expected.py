@@ -1,0 +1,49 @@
+"""Expected figures: what an exercise's result looks like on the chapter's toy tensor.
+
+The numbers are stored, not computed, so that a class can receive them without the reference. A
+test recomputes them from the solutions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from importlib.resources import files
+
+import torch
+from torch import Tensor
+
+from gclib.checks.outcome import STUB_MESSAGE
+
+
+def load_expected(exercise: str) -> dict:
+    """The stored figure of an exercise: ``title``, ``rows``, ``columns``, ``matrix``, ``alt``."""
+    chapter, name = exercise.split("-")
+    text = files("gclib.checks").joinpath(f"expected_figures/{chapter}.json").read_text("utf-8")
+    return json.loads(text)[name]
+
+
+def beside(exercise: str, yours: Callable[[], Tensor]) -> None:
+    """Show the expected figure of an exercise, with yours beside it once it is written.
+
+    Args:
+        exercise: for example ``"c01-e1"``.
+        yours: returns your matrix; a stub inside of it is no error.
+    """
+    from gclib.analysis.figures import matrices
+
+    stored = load_expected(exercise)
+    expected = torch.tensor(stored["matrix"], dtype=torch.float64)
+    panels = {f"expected {stored['title']}": expected}
+    try:
+        result = yours()
+        fits = isinstance(result, Tensor) and result.dim() == 2
+        if fits:
+            panels["yours"] = result
+        else:
+            shape = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
+            print(f"Yours cannot be drawn beside it: {shape}, expected {tuple(expected.shape)}.")
+    except NotImplementedError as error:
+        if str(error) not in ("", STUB_MESSAGE):
+            raise
+    matrices(panels, rows=stored["rows"], columns=stored["columns"], alt=stored["alt"])

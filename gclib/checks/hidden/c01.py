@@ -1,0 +1,142 @@
+"""Hidden checks of chapter 01: the blocks of gclib on random inputs and weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gclib.blocks import NonLocalBlock
+from gclib.blocks.non_local import INSTANTIATIONS
+from gclib.checks import c01
+from gclib.checks.exercise import hidden_check
+from gclib.checks.handle import Handle
+from gclib.checks.properties import build, find_roles
+from gclib.checks.report import Report
+from gclib.checks.roles import weights_for
+
+
+@hidden_check(c01.e1)
+def e1(impl: Handle, report: Report) -> None:
+    """Random vectors of several sizes, and both gradients."""
+    for n, rows, columns, width in ((1, 1, 1, 1), (2, 3, 5, 4), (4, 6, 2, 3), (1, 4, 4, 4)):
+        query, key = report.randn(n, rows, width), report.randn(n, columns, width)
+        what = f"query ({n}, {rows}, {width}), key ({n}, {columns}, {width})"
+        report.close(what, impl.call(query, key), (query[:, :, None] * key[:, None]).sum(3))
+    query, key, cotangent = report.randn(2, 3, 4), report.randn(2, 5, 4), report.randn(2, 3, 5)
+    gradients = impl.gradients(query, key, cotangent=cotangent).inputs
+    report.close("gradient of the query", gradients[0], cotangent @ key)
+    report.close("gradient of the key", gradients[1], cotangent.transpose(1, 2) @ query)
+
+
+@hidden_check(c01.e2)
+def e2(impl: Handle, report: Report) -> None:
+    """All four names on maps of several shapes and sizes of number."""
+    for name in INSTANTIATIONS:
+        with report.group(name):
+            for shape in ((1, 1, 1), (2, 3, 5), (3, 4, 2), (2, 4, 4)):
+                for size in (1, 50, 1e5):
+                    similarity = size * report.randn(*shape)
+                    expected = similarity / shape[2]
+                    if "gaussian" in name:
+                        expected = torch.softmax(similarity, dim=2)
+                    what = f"shape {shape}, size {size:g}"
+                    report.close(what, impl.call(similarity, name), expected, atol=1e-8 * size)
+
+
+@hidden_check(c01.e3)
+def e3(impl: Handle, report: Report) -> None:
+    """Random maps and values of several sizes, and both gradients."""
+    for n, rows, columns, width in ((1, 1, 1, 1), (2, 3, 5, 4), (4, 6, 2, 3), (2, 4, 4, 4)):
+        attention, value = report.randn(n, rows, columns), report.randn(n, columns, width)
+        what = f"attention ({n}, {rows}, {columns}), value ({n}, {columns}, {width})"
+        expected = (attention[:, :, :, None] * value[:, None]).sum(2)
+        report.close(what, impl.call(attention, value), expected)
+    attention, value = report.randn(2, 3, 4), report.randn(2, 4, 5)
+    cotangent = report.randn(2, 3, 5)
+    gradients = impl.gradients(attention, value, cotangent=cotangent).inputs
+    report.close("gradient of the map", gradients[0], cotangent @ value.transpose(1, 2))
+    report.close("gradient of the values", gradients[1], attention.transpose(1, 2) @ cotangent)
+
+
+def _equals_reference(
+    impl: Handle, report: Report, reference: NonLocalBlock, size: tuple[int, ...], **options
+) -> None:
+    """Load the same random weights into both; compare results and the input's gradient."""
+    channels, inner = reference.in_channels, reference.value.out_channels
+    roles = {"value": (inner, channels), "out": (channels, inner)}
+    if reference.instantiation != "gaussian":
+        roles |= {"query": (inner, channels), "key": (inner, channels)}
+    if reference.instantiation == "concat":
+        roles["pair"] = (1, 2 * inner)
+    module = build(report, impl, channels, **options)
+    found = find_roles(report, module, roles, "layers")
+    values = {role: 0.7 * report.randn(*shape) for role, shape in roles.items()}
+    biases = {role: report.randn(shape[0]) for role, shape in roles.items() if role != "pair"}
+    x = report.randn(2, channels, *size)
+    cotangent = report.randn(2, channels, *size)
+    for last, assignment in ((a is found[-1], a) for a in found):
+        module.load(weights_for(assignment, values, biases))
+        _load_reference(reference, values, biases, assignment)
+        leaf = x.clone().requires_grad_()
+        expected = reference(leaf)
+        (expected * cotangent).sum().backward()
+        result = module.gradients(x, cotangent=cotangent)
+        fits = isinstance(result.result, Tensor) and torch.allclose(
+            result.result, expected, rtol=0, atol=1e-8
+        )
+        if fits or last:
+            report.close("result", result.result, expected.detach())
+            report.close("gradient of the input", result.inputs[0], leaf.grad)
+            return
+
+
+def _load_reference(reference: NonLocalBlock, values, biases, assignment) -> None:
+    state = {}
+    for role, value in values.items():
+        state[f"{role}.weight"] = value
+        if role != "pair":
+            has_bias = assignment[role].bias is not None
+            state[f"{role}.bias"] = biases[role] if has_bias else torch.zeros(len(value))
+    target = reference.state_dict()
+    reference.load_state_dict({k: v.reshape(target[k].shape) for k, v in state.items()})
+
+
+@hidden_check(c01.e4)
+def e4(impl: Handle, report: Report) -> None:
+    """The reference block, with random weights and biases."""
+    for channels, reduction, size in ((4, 2, (3, 5)), (6, 3, (4, 2)), (6, 2, (1, 7))):
+        reference = NonLocalBlock(channels, reduction=reduction, dtype=torch.float64)
+        with report.group(f"{channels} channels, reduction {reduction}, map {size}"):
+            _equals_reference(impl, report, reference, size, reduction=reduction)
+
+
+@hidden_check(c01.e5)
+def e5(impl: Handle, report: Report) -> None:
+    """The reference block in all four instantiations."""
+    for name in INSTANTIATIONS:
+        for channels, reduction, size in ((4, 2, (3, 5)), (9, 3, (4, 2))):
+            options = {"instantiation": name, "reduction": reduction}
+            reference = NonLocalBlock(channels, **options, dtype=torch.float64)
+            with report.group(f"{name}, {channels} channels, reduction {reduction}, map {size}"):
+                _equals_reference(impl, report, reference, size, **options)
+
+
+@hidden_check(c01.e6)
+def e6(impl: Handle, report: Report) -> None:
+    """The reference block on sequences, images and clips, in all four instantiations."""
+    for ndim, size in ((1, (6,)), (2, (2, 5)), (3, (3, 2, 4))):
+        for name in INSTANTIATIONS:
+            options = {"ndim": ndim, "instantiation": name, "reduction": 2}
+            reference = NonLocalBlock(4, **options, dtype=torch.float64)
+            with report.group(f"ndim={ndim}, {name}"):
+                _equals_reference(impl, report, reference, size, **options)
+
+
+@hidden_check(c01.e7)
+def e7(impl: Handle, report: Report) -> None:
+    """Random inputs of several sizes."""
+    for n, rows, columns, width, channels in ((1, 1, 1, 1, 1), (2, 3, 5, 4, 6), (3, 6, 2, 3, 2)):
+        query, key = report.randn(n, rows, width), report.randn(n, columns, width)
+        value = report.randn(n, columns, channels)
+        expected = query @ key.transpose(1, 2) @ value / columns
+        report.close(f"{rows} queries, {columns} keys", impl.call(query, key, value), expected)

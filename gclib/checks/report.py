@@ -1,0 +1,176 @@
+"""Properties of a student's work: one ``ok`` line each, or the reason why it does not hold."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from gclib.checks.handle import Opaque, StudentError
+from gclib.checks.outcome import CheckFailed
+
+ATOL = 1e-8  # float64: identities hold to about 1e-14, mistakes are larger than 1e-3
+
+
+class Report:
+    """Collects what a check found; handed to the body of every check.
+
+    Args:
+        exercise: for example ``"c01-e2"``.
+        look: where the student should look when nothing more precise is said.
+        seed: seed of :meth:`randn`; the same seed gives the same verdict.
+    """
+
+    def __init__(self, exercise: str, look: str, seed: int) -> None:
+        self.exercise = exercise
+        self.look = look
+        self.passed: list[str] = []
+        self._group: list[str] | None = None
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def randn(self, *shape: int) -> Tensor:
+        """Random float64 numbers."""
+        return torch.randn(shape, generator=self._generator, dtype=torch.float64)
+
+    def permutation(self, n: int) -> Tensor:
+        """A random order of n things that is not the given one."""
+        order = torch.randperm(n, generator=self._generator)
+        return order.roll(1) if torch.equal(order, torch.arange(n)) else order
+
+    def ok(self, what: str) -> None:
+        """Note that a property holds."""
+        self.passed.append(what)
+        if self._group is None:
+            print(f"ok  {what}")
+        else:
+            self._group.append(what)
+
+    @contextlib.contextmanager
+    def group(self, name: str) -> Iterator[None]:
+        """Print one line for all properties of one case, and name the case when one fails."""
+        self._group = []
+        try:
+            yield
+            print(f"ok  {name}: {len(self._group)} properties")
+        except CheckFailed as failed:
+            raise failed.in_case(name) from None
+        except StudentError as error:
+            raise StudentError(f"{error}\nwhile checking {name}") from None
+        finally:
+            self._group = None
+
+    def fail(
+        self, what: str, *, expected: str, got: str, cause: str = "", look: str = ""
+    ) -> NoReturn:
+        """Raise CheckFailed."""
+        look = look or self.look
+        raise CheckFailed(self.exercise, what, expected=expected, got=got, cause=cause, look=look)
+
+    def true(self, what: str, condition: bool, *, expected: str, got: str, cause: str = "") -> None:
+        """Note the property if ``condition`` holds, fail otherwise."""
+        if not condition:
+            self.fail(what, expected=expected, got=got, cause=cause)
+        self.ok(what)
+
+    def tensor(
+        self,
+        what: str,
+        value: Any,
+        shape: tuple[int, ...],
+        *,
+        cause: str = "",
+        causes: Mapping[tuple[int, ...], str] | None = None,
+    ) -> Tensor:
+        """Return ``value`` if it is a finite float64 tensor of ``shape``, fail otherwise.
+
+        Args:
+            what: the property.
+            value: what came back from the student.
+            shape: expected shape.
+            cause: likely cause of any other shape.
+            causes: likely causes of particular wrong shapes.
+        """
+        if not isinstance(value, Tensor):
+            name = value.type_name if isinstance(value, Opaque) else type(value).__name__
+            nothing = "the function ends without a return statement" if value is None else ""
+            self.fail(what, expected="a torch.Tensor", got=name, cause=nothing)
+        if tuple(value.shape) != shape:
+            cause = (causes or {}).get(tuple(value.shape), cause)
+            got = f"shape {tuple(value.shape)}"
+            self.fail(what, expected=f"shape {shape}", got=got, cause=cause)
+        if value.dtype != torch.float64:
+            self.fail(
+                what,
+                expected="float64, the dtype of the input",
+                got=str(value.dtype).removeprefix("torch."),
+                cause="the code converts to a fixed dtype; let results follow the input",
+            )
+        if not value.isfinite().all():
+            self.fail(what, expected="finite numbers", got=show(value), cause="overflow or 0/0")
+        return value
+
+    def close(
+        self,
+        what: str,
+        got: Any,
+        expected: Tensor,
+        *,
+        mistakes: Mapping[str, Tensor] | None = None,
+        cause: str = "",
+        atol: float = ATOL,
+    ) -> None:
+        """Note the property if ``got`` equals ``expected``, fail with the likely cause otherwise.
+
+        Args:
+            what: the property.
+            got: what came back from the student.
+            expected: float64 tensor.
+            mistakes: likely cause → the result it would give.
+            cause: likely cause when no mistake matches.
+            atol: largest absolute difference allowed.
+        """
+        got = self.tensor(what, got, tuple(expected.shape))
+        if _equal(got, expected, atol):
+            self.ok(what)
+            return
+        for mistake, result in (mistakes or {}).items():
+            if result.shape == got.shape and _equal(got, result, max(atol, 1e-6)):
+                cause = mistake
+                break
+        self.fail(what, expected=show(expected), got=show_beside(got, expected), cause=cause)
+
+
+def _equal(a: Tensor, b: Tensor, atol: float) -> bool:
+    return bool(((a - b).abs() <= atol).all())
+
+
+def show(tensor: Tensor) -> str:
+    """Print a small tensor whole and a large one by shape and range."""
+    if tensor.numel() <= 16:
+        return _numbers(tensor)
+    low, high = tensor.min().item(), tensor.max().item()
+    return f"shape {tuple(tensor.shape)}, values from {low:.4g} to {high:.4g}"
+
+
+def show_beside(got: Tensor, expected: Tensor) -> str:
+    """Print a small tensor whole; of a large one, the first entry that differs most."""
+    if got.numel() <= 16:
+        return _numbers(got)
+    difference = (got - expected).abs()
+    index = torch.unravel_index(difference.argmax(), difference.shape)
+    index = tuple(int(i) for i in index)
+    return (
+        f"up to {difference.max().item():.3g} away; at {list(index)}: "
+        f"{got[index].item():.4g}, expected {expected[index].item():.4g}"
+    )
+
+
+def _numbers(tensor: Tensor) -> str:
+    """Nested lists of short numbers, without the word tensor."""
+    if tensor.dim() == 0:
+        value = tensor.item()
+        return f"{value:.4g}"
+    return "[" + ", ".join(_numbers(part) for part in tensor) + "]"

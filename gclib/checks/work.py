@@ -1,0 +1,169 @@
+"""Read a student's definitions from a notebook or a module, and run the visible checks on them.
+
+This runs the student's code in this process, without a sandbox: it is for one's own work.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import importlib
+import importlib.util
+import io
+import linecache
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from gclib.checks.cells import UnreadableWork, read_cells, source_of
+from gclib.checks.exercise import Exercise, exercises_of
+from gclib.checks.outcome import CheckFailed, NotAttempted
+
+
+@dataclass
+class Work:
+    """A student's definitions.
+
+    Attributes:
+        origin: where they come from, as shown to the student.
+        definitions: functions and classes by name.
+        problems: for a ``grade_id`` or a cell's number, why the cell could not be read.
+        names: for a name, the cell that tried to define it.
+    """
+
+    origin: str
+    definitions: dict[str, Any] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Verdict on one exercise: ``"passed"``, ``"failed"`` or ``"not attempted"``."""
+
+    exercise: Exercise
+    verdict: str
+    message: str
+
+
+def load_notebook(path: Path) -> Work:
+    """Collect imports, functions and classes from the code cells, without running the rest.
+
+    Assignments are kept where the answer stands, elsewhere only those of plain values. A cell that
+    does not parse, or a definition that raises, becomes a problem of that cell; the others count.
+
+    Raises:
+        UnreadableWork: the file is missing or not a notebook.
+    """
+    work = Work(origin=path.name)
+    for label, is_answer, source in _code_cells(path):
+        filename = f"<{label}>"
+        source = _without_magics(source)
+        linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
+        try:
+            tree = ast.parse(source, filename)
+        except SyntaxError as error:
+            where = f"line {error.lineno}: {(error.text or '').strip()}"
+            work.problems[label] = f"SyntaxError: {error.msg} in {where}"
+            continue
+        for statement in tree.body:
+            for name in _defined_names(statement):
+                work.names[name] = label
+            if not _is_definition(statement, is_answer):
+                continue
+            code = compile(ast.Module([statement], type_ignores=[]), filename, "exec")
+            try:
+                with contextlib.redirect_stdout(io.StringIO()):
+                    exec(code, work.definitions)
+            except Exception as error:
+                work.problems[label] = f"{type(error).__name__}: {error}"
+    work.definitions.pop("__builtins__", None)
+    return work
+
+
+def load_module(name: str) -> Work:
+    """Import a module by dotted name or by the path of a ``.py`` file.
+
+    Raises:
+        UnreadableWork: it cannot be found or raises on import.
+    """
+    try:
+        if name.endswith(".py"):
+            path = Path(name)
+            if not path.is_file():
+                raise UnreadableWork(f"{name}: no such file")
+            spec = importlib.util.spec_from_file_location(path.stem, path)
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+        else:
+            sys.path.insert(0, str(Path.cwd()))
+            try:
+                module = importlib.import_module(name)
+            finally:
+                sys.path.pop(0)
+    except UnreadableWork:
+        raise
+    except Exception as error:
+        raise UnreadableWork(f"cannot import {name}: {type(error).__name__}: {error}") from None
+    return Work(origin=name, definitions=dict(vars(module)))
+
+
+def check_work(work: Work, checks: ModuleType, seed: int = 0) -> Iterator[Outcome]:
+    """Run the checks of a chapter on a student's definitions, one outcome per exercise."""
+    for exercise in exercises_of(checks):
+        yield check_one(work, exercise, seed)
+
+
+def check_one(work: Work, exercise: Exercise, seed: int = 0) -> Outcome:
+    """Run one check; what it prints is swallowed, what it raises becomes the outcome."""
+    implementation = work.definitions.get(exercise.needs)
+    if implementation is None:
+        label = work.names.get(exercise.needs, exercise.id)
+        if label in work.problems:
+            message = f"{exercise.id}: {work.problems[label]}"
+            return Outcome(exercise, "failed", message)
+        message = f"{exercise.id}: {work.origin} does not define {exercise.needs}"
+        return Outcome(exercise, "not attempted", message)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            exercise(implementation, seed)
+    except NotAttempted as error:
+        return Outcome(exercise, "not attempted", str(error))
+    except CheckFailed as error:
+        return Outcome(exercise, "failed", str(error))
+    return Outcome(exercise, "passed", f"{exercise.id}: all visible checks passed")
+
+
+def _code_cells(path: Path) -> Iterator[tuple[str, bool, str]]:
+    """Label, whether it is an answer cell, and source of each code cell."""
+    for number, cell in enumerate(read_cells(path), start=1):
+        if cell.get("cell_type") == "code":
+            nbgrader = cell.get("metadata", {}).get("nbgrader", {})
+            label = nbgrader.get("grade_id") or f"cell {number}"
+            yield label, bool(nbgrader.get("solution")), source_of(cell)
+
+
+def _without_magics(source: str) -> str:
+    """Drop %magics and !commands, keeping the line numbers; a %%cell becomes empty."""
+    if source.lstrip().startswith("%%"):
+        return ""
+    lines = source.split("\n")
+    return "\n".join("" if line.lstrip().startswith(("%", "!")) else line for line in lines)
+
+
+def _defined_names(statement: ast.stmt) -> list[str]:
+    if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        return [statement.name]
+    return []
+
+
+def _is_definition(statement: ast.stmt, is_answer: bool) -> bool:
+    kept = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    if isinstance(statement, kept):
+        return True
+    if isinstance(statement, (ast.Assign, ast.AnnAssign)):
+        return is_answer or not any(isinstance(node, ast.Call) for node in ast.walk(statement))
+    return is_answer and isinstance(statement, (ast.If, ast.Try, ast.With))

@@ -1,0 +1,203 @@
+"""The ``gclib`` command. Each subcommand imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import gclib
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all subcommands."""
+    parser = argparse.ArgumentParser(
+        prog="gclib", description="The GCNet course at a terminal.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"gclib {gclib.__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    command = commands.add_parser("doctor", help="look at the installation, say what to mend")
+    command.set_defaults(run=_doctor)
+
+    command = commands.add_parser("lab", help="open JupyterLab at a chapter (default: 00)")
+    command.add_argument("chapter", nargs="?", default="00", metavar="NN")
+    command.set_defaults(run=_lab)
+
+    command = commands.add_parser("start", help="copy chapters into work/; never overwrites")
+    command.add_argument("chapter", nargs="?", metavar="NN", help="default: all chapters")
+    command.add_argument(
+        "--again", action="store_true", help="a fresh copy of NN; yours is kept under a new name"
+    )
+    command.set_defaults(run=_start)
+
+    command = commands.add_parser("status", help="where you stand: every exercise in work/")
+    command.set_defaults(run=_status)
+
+    command = commands.add_parser("check", help="run the visible checks of a chapter")
+    command.add_argument("chapter", metavar="NN")
+    source = command.add_mutually_exclusive_group()
+    source.add_argument("--notebook", type=Path, metavar="P", help="default: the one in work/")
+    source.add_argument("--impl", metavar="MODULE", help="a module or .py file of your own")
+    command.set_defaults(run=_check)
+
+    command = commands.add_parser("submit-check", help="can this notebook be handed in?")
+    command.add_argument("path", type=Path, metavar="PATH")
+    command.set_defaults(run=_submit_check)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a subcommand; its exit status."""
+    arguments = sys.argv[1:] if argv is None else argv
+    parser = build_parser()
+    _suggest(parser, arguments)
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown and options.command != "lab":
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    options.rest = unknown
+    try:
+        return options.run(options)
+    except KeyboardInterrupt:
+        print("\nStopped.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # gclib status | head
+        sys.stderr.close()
+        return 141
+
+
+def _suggest(parser: argparse.ArgumentParser, arguments: list[str]) -> None:
+    """Name the nearest subcommand when there is none of that name."""
+    import difflib
+
+    actions = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
+    names = list(actions[0].choices)
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in names:
+        near = difflib.get_close_matches(arguments[0], names, n=1)
+        hint = f"; did you mean 'gclib {near[0]}'?" if near else ""
+        parser.error(f"there is no command {arguments[0]!r}{hint}")
+
+
+def _fail(message: object) -> int:
+    print(f"gclib: {message}", file=sys.stderr)
+    return 2
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from gclib.doctor import main as doctor
+
+    return doctor()
+
+
+def _lab(options: argparse.Namespace) -> int:
+    from gclib.course import find_chapter
+    from gclib.lab import open_lab
+    from gclib.workspace import WorkspaceError
+
+    try:
+        return open_lab(find_chapter(options.chapter), options.rest)
+    except (ValueError, WorkspaceError) as error:
+        return _fail(error)
+
+
+def _start(options: argparse.Namespace) -> int:
+    from gclib.course import CHAPTERS, find_chapter
+    from gclib.workspace import WorkspaceError, start
+
+    if options.again and not options.chapter:
+        return _fail("--again needs a chapter, for example: gclib start 01 --again")
+    try:
+        chapters = (find_chapter(options.chapter),) if options.chapter else CHAPTERS
+        for done in start(chapters, again=options.again):
+            text = {
+                "new": "copied",
+                "kept": "kept as it is (a fresh copy: gclib start NN --again)",
+                "again": "copied again",
+            }[done.what]
+            print(f"work/{done.chapter.notebook}: {text}")
+            if done.backup:
+                print(f"  your answers are in work/{done.chapter.folder}/{done.backup.name}")
+    except (ValueError, WorkspaceError) as error:
+        return _fail(error)
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    from gclib.checks.work import UnreadableWork, check_work, load_notebook
+    from gclib.course import CHAPTERS
+    from gclib.workspace import WorkspaceError, work_folder
+
+    try:
+        work = work_folder()
+    except WorkspaceError as error:
+        return _fail(error)
+    total = worth = 0
+    for chapter in CHAPTERS:
+        path = work / chapter.notebook
+        print(f"{chapter.number} {chapter.title}")
+        if not path.is_file():
+            print(f"   not started: gclib start {chapter.number}")
+            continue
+        try:
+            outcomes = list(check_work(load_notebook(path), chapter.checks()))
+        except UnreadableWork as error:
+            print(f"   {error}")
+            continue
+        for outcome in outcomes:
+            _print_outcome(outcome)
+            points = outcome.exercise.points[0]
+            worth += points
+            total += points if outcome.verdict == "passed" else 0
+    print(f"visible checks: {total} of {worth} points; hidden checks and reflections come on top")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from gclib.course import find_chapter
+    from gclib.workspace import WorkspaceError, work_folder
+
+    try:
+        chapter = find_chapter(options.chapter)
+    except ValueError as error:
+        return _fail(error)
+    from gclib.checks.work import UnreadableWork, check_work, load_module, load_notebook
+
+    try:
+        if options.impl:
+            work = load_module(options.impl)
+        else:
+            path = options.notebook or work_folder() / chapter.notebook
+            if not path.is_file() and options.notebook is None:
+                return _fail(
+                    f"work/{chapter.notebook} is not there; run: gclib start {chapter.number}"
+                )
+            work = load_notebook(path)
+    except (WorkspaceError, UnreadableWork) as error:
+        return _fail(error)
+    print(f"Running the code of {work.origin} on this computer, without a sandbox: your own only.")
+    counts = {"passed": 0, "failed": 0, "not attempted": 0}
+    for outcome in check_work(work, chapter.checks()):
+        counts[outcome.verdict] += 1
+        _print_outcome(outcome)
+        if outcome.verdict == "failed":
+            print("\n".join(f"      {line}" for line in outcome.message.split("\n")))
+    print(", ".join(f"{number} {verdict}" for verdict, number in counts.items()))
+    return 1 if counts["failed"] else 0
+
+
+def _print_outcome(outcome) -> None:
+    mark = {"passed": "ok ", "failed": "no ", "not attempted": "-  "}[outcome.verdict]
+    exercise = outcome.exercise
+    print(f"   {mark} {exercise.id}  {exercise.title:<46} {outcome.verdict}")
+
+
+def _submit_check(options: argparse.Namespace) -> int:
+    from gclib.grading.submission import report
+
+    good, text = report(options.path)
+    print(text, file=sys.stdout if good else sys.stderr)
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

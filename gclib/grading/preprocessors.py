@@ -1,0 +1,126 @@
+"""nbgrader preprocessors that keep one damaged notebook from costing points or stopping a class.
+
+``nbgrader_config.py`` puts them in the place of nbgrader's own.
+"""
+
+from __future__ import annotations
+
+from nbgrader import utils
+from nbgrader.nbgraderformat import MetadataValidator
+from nbgrader.preprocessors import ClearHiddenTests, NbGraderPreprocessor, OverwriteCells
+
+HIDDEN_MARK = "BEGIN HIDDEN TESTS"
+
+
+class DropDuplicateIds(NbGraderPreprocessor):
+    """Keep one cell for each ``grade_id``; the others become ordinary cells.
+
+    JupyterLab copies the metadata when a cell is duplicated or split. nbgrader's own preprocessor
+    leaves metadata that its next step refuses, and the whole run stops. Of several copies the last
+    one with an answer is kept; the others still run, in their order.
+    """
+
+    def preprocess(self, nb, resources):
+        """Drop the metadata of duplicates and of cells whose metadata is damaged."""
+        keep: dict[str, int] = {}
+        for index, cell in enumerate(nb.cells):
+            metadata = cell.metadata.get("nbgrader")
+            if metadata is None:
+                continue
+            if not isinstance(metadata, dict) or not metadata.get("grade_id"):
+                del cell.metadata["nbgrader"]
+                continue
+            name = metadata["grade_id"]
+            if name not in keep or _is_answered(cell) or not _is_answered(nb.cells[keep[name]]):
+                keep[name] = index
+        for index, cell in enumerate(nb.cells):
+            name = cell.metadata.get("nbgrader", {}).get("grade_id")
+            if name and keep[name] != index:
+                self.log.warning("Cell %r is there more than once; one copy counts", name)
+                del cell.metadata["nbgrader"]
+        return nb, resources
+
+
+def _is_answered(cell) -> bool:
+    checksum = cell.metadata.nbgrader.get("checksum")
+    complete = {"grade", "solution", "locked"} <= set(cell.metadata.nbgrader)
+    return bool(checksum) and complete and utils.compute_checksum(cell) != checksum
+
+
+class RestoreCells(OverwriteCells):
+    """Put back the check cells and written answers that a submission lacks.
+
+    nbgrader's own version looks for the cell before the missing one and fails when that is gone as
+    well. Here a missing cell follows the last cell of its exercise, or comes at the end.
+    """
+
+    def preprocess(self, nb, resources):
+        """Restore locked cells from the gradebook, then add what is missing."""
+        for cell in nb.cells:
+            if "nbgrader" in cell.metadata:
+                MetadataValidator().upgrade_cell_metadata(cell)
+        self.add_missing_cells = True
+        return super().preprocess(nb, resources)
+
+    def add_missing_grade_cells(self, nb, resources):
+        """Add graded cells that are missing."""
+        source = self.gradebook.find_notebook(self.notebook_id, self.assignment_id)
+        sources = {cell.name: cell for cell in source.source_cells}
+        solutions = {cell.name for cell in source.solution_cells}
+        present = {
+            cell.metadata.nbgrader["grade_id"] for cell in nb.cells if "nbgrader" in cell.metadata
+        }
+        for grade_cell in sorted(source.grade_cells, key=lambda cell: cell.name, reverse=True):
+            if grade_cell.name in present:
+                continue
+            self.log.warning("Cell %r is missing; it was put back", grade_cell.name)
+            restored = self.missing_cell_transform(
+                sources[grade_cell.name],
+                grade_cell.max_score,
+                is_solution=grade_cell.name in solutions,
+            )
+            nb.cells.insert(_place(nb, grade_cell.name), restored)
+        return nb, resources
+
+
+def _place(nb, name: str) -> int:
+    """Index behind the answer of the same exercise, or the end."""
+    exercise = "-".join(name.split("-")[:2])
+    for index, cell in enumerate(nb.cells):
+        if cell.metadata.get("nbgrader", {}).get("grade_id") == exercise:
+            return index + 1
+    return len(nb.cells)
+
+
+class StderrToStdout(NbGraderPreprocessor):
+    """Show what a graded cell wrote to stderr, without taking its points for it.
+
+    nbgrader gives 0 to a cell with any stderr, a library's warning included.
+    """
+
+    def preprocess_cell(self, cell, resources, cell_index):
+        """Rename the stream."""
+        if cell.cell_type == "code" and utils.is_grade(cell):
+            for output in cell.outputs:
+                if output.output_type == "stream" and output.name == "stderr":
+                    output.name = "stdout"
+        return cell, resources
+
+
+class HideHiddenTests(ClearHiddenTests):
+    """For feedback: remove the source of hidden checks, and tracebacks that would show it."""
+
+    def preprocess_cell(self, cell, resources, cell_index):
+        """Clear a cell that holds hidden checks."""
+        if HIDDEN_MARK in cell.source and cell.cell_type == "code":
+            for output in cell.outputs:
+                if output.output_type == "error":
+                    output.traceback = [_one_line(output)]
+        return super().preprocess_cell(cell, resources, cell_index)
+
+
+def _one_line(error) -> str:
+    """The error without frames; our own errors are one line already."""
+    if error.ename in ("CheckFailed", "NotAttempted") and len(error.traceback) == 1:
+        return error.traceback[0]
+    return f"{error.ename}: {error.evalue}" if error.evalue else error.ename
