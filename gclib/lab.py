@@ -21,7 +21,9 @@ def open_lab(chapter: Chapter, arguments: list[str]) -> int:
         if started.what == "new":
             print(f"work/{started.chapter.notebook} is your copy.")
     root = work_folder().parent
-    command = [sys.executable, "-m", "jupyter", "lab", f"work/{chapter.notebook}", *arguments]
+    # The default address, unlike a file argument, is also the one that JupyterLab prints.
+    address = f"--LabApp.default_url=/lab/tree/work/{chapter.notebook}"
+    command = [sys.executable, "-m", "jupyter", "lab", address, *arguments]
     if not _has_display():
         command.append("--no-browser")
         print("No display here: open the address that JupyterLab prints below in a browser.")

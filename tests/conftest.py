@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE / "blocks"))
+sys.path[:0] = [str(HERE), str(HERE / "blocks")]  # for mutants/ and blocks/cases.py
 
 
 def pytest_addoption(parser):

@@ -85,8 +85,8 @@ def e1(impl: Handle, report: Report) -> None:
 )
 def e2(impl: Handle, report: Report) -> None:
     """``weights (N, L, M)``, ``values (N, M, C)`` → ``(N, L, C)``."""
-    weights = torch.tensor([[[1, 0, 2], [0, 3, -1]]], dtype=torch.float64)  # (1, 2, 3)
-    values = torch.tensor([[[1, 10], [2, 20], [3, 40]]], dtype=torch.float64)  # (1, 3, 2)
+    weights = _numbers([[[1, 0, 2], [0, 3, -1]]])  # (1, 2, 3)
+    values = _numbers([[[1, 10], [2, 20], [3, 40]]])  # (1, 3, 2)
     call = impl.inspect(weights, values)
     report.tensor(
         "shape is (N, L, C)",
@@ -101,7 +101,7 @@ def e2(impl: Handle, report: Report) -> None:
         },
     )
     report.ok("shape is (N, L, C)")
-    expected = torch.tensor([[[7, 90], [3, 20]]], dtype=torch.float64)
+    expected = _numbers([[[7, 90], [3, 20]]])
     softmaxed = weights.softmax(-1) @ values
     report.close(
         "row i is the sum over j of weights[i, j] · values[j]",
@@ -121,18 +121,18 @@ def e2(impl: Handle, report: Report) -> None:
             ),
         },
     )
-    square = torch.tensor([[[1, 2], [0, 1]], [[3, 0], [1, 1]]], dtype=torch.float64)  # (2, 2, 2)
-    other = torch.tensor([[[1, 0], [10, 5]], [[2, 1], [20, 6]]], dtype=torch.float64)  # (2, 2, 2)
+    square = _numbers([[[1, 2], [0, 1]], [[3, 0], [1, 1]]])  # (2, 2, 2)
+    other = _numbers([[[1, 0], [10, 5]], [[2, 1], [20, 6]]])  # (2, 2, 2)
     report.close(
         "the sum runs over the last axis of weights, example by example",
         impl.call(square, other),
-        torch.tensor([[[21, 10], [10, 5]], [[6, 3], [22, 7]]], dtype=torch.float64),
+        _numbers([[[21, 10], [10, 5]], [[6, 3], [22, 7]]]),
         mistakes={
             "weights are read as (M, L): the letters of its last two axes are swapped": (
-                torch.tensor([[[1, 0], [12, 5]], [[26, 9], [20, 6]]], dtype=torch.float64)
+                _numbers([[[1, 0], [12, 5]], [[26, 9], [20, 6]]])
             ),
             "the values of all examples are summed: use the same letter for both axes 0": (
-                torch.tensor([[[63, 23], [30, 11]], [[9, 3], [33, 12]]], dtype=torch.float64)
+                _numbers([[[63, 23], [30, 11]], [[9, 3], [33, 12]]])
             ),
         },
     )
@@ -151,22 +151,27 @@ def e2(impl: Handle, report: Report) -> None:
 )
 def e3(impl: Handle, report: Report) -> None:
     """``softmax(x, dim)`` from ``exp``, for any axis and any size of number."""
-    x = torch.tensor([[0, math.log(3)], [math.log(2), math.log(2)]], dtype=torch.float64)
+    x = _numbers([[0, math.log(3), 0], [math.log(2), math.log(2), math.log(4)]])  # (2, 3)
     call = impl.inspect(x, 1)
-    expected = torch.tensor([[0.25, 0.75], [0.5, 0.5]], dtype=torch.float64)
-    exponentials = torch.tensor([[1, 3], [2, 2]], dtype=torch.float64)
+    expected = _numbers([[1 / 5, 3 / 5, 1 / 5], [1 / 4, 1 / 4, 1 / 2]])
+    exponentials = _numbers([[1, 3, 1], [2, 2, 4]])
+    shifted = _numbers([[1 / 3, 1, 1 / 3], [1 / 2, 1 / 2, 1]])  # the maximum subtracted first
     report.close(
-        "softmax of (0, ln 3) is (1/4, 3/4)",
+        "softmax of (0, ln 3, 0) is (1/5, 3/5, 1/5)",
         call.result,
         expected,
         mistakes={
-            "the exponentials are not divided by their sum": exponentials,
-            "the sum runs over all entries: sum over dim alone": exponentials / 8,
-            "the sum runs over the other axis": exponentials / exponentials.sum(0),
-            "each entry is divided by the largest, not by the sum": exponentials
-            / exponentials.amax(1, keepdim=True),
+            "the exponentials are not divided by their sum": (exponentials, shifted),
+            "the sum runs over all entries: sum over dim alone": (
+                exponentials / exponentials.sum(),
+                shifted / shifted.sum(),
+            ),
+            "the sum runs over the other axis": (
+                exponentials / exponentials.sum(0),
+                shifted / shifted.sum(0),
+            ),
             "this is the logarithm of softmax": expected.log(),
-            "powers of 2 in place of powers of e": (2**x) / (2**x).sum(1, keepdim=True),
+            "powers of 2 in place of powers of e": 2**x / (2**x).sum(1, keepdim=True),
             "the numbers are divided by their sum without exp": x / x.sum(1, keepdim=True),
             "this is the sigmoid of each number: softmax compares numbers": x.sigmoid(),
             "the exponents have the wrong sign": (-x).exp() / (-x).exp().sum(1, keepdim=True),
@@ -188,19 +193,21 @@ def e3(impl: Handle, report: Report) -> None:
             got=f"sums from {result.sum(dim).min():.4g} to {result.sum(dim).max():.4g}",
             cause="the argument dim is not used: the axis is fixed in the code",
         )
-    large = torch.tensor([[1e4, 1e4 + math.log(3)], [-1e4, -1e4]], dtype=torch.float64)
-    report.close(
-        "numbers of ±10,000 do not overflow",
-        _or_nan(impl.call(large, 1), expected),
-        expected,
-        cause="exp overflows or vanishes: subtract the maximum over dim first, "
-        "which changes nothing else",
-    )
-    spread = torch.tensor([[1e4, 1e4], [-1e4, -1e4]], dtype=torch.float64)
+    for row, shares in (
+        ([[1e4, 1e4 + math.log(3)]], [[1 / 4, 3 / 4]]),
+        ([[-1e4, -1e4]], [[1 / 2, 1 / 2]]),
+    ):
+        report.close(
+            "numbers of ±10,000 do not overflow",
+            _finite(impl.call(_numbers(row), 1)),
+            _numbers(shares),
+            cause="exp overflows or vanishes: subtract the maximum over dim first, "
+            "which changes nothing else",
+        )
     report.close(
         "each row may have its own size",
-        _or_nan(impl.call(spread, 1), expected),
-        torch.full((2, 2), 0.5, dtype=torch.float64),
+        _finite(impl.call(_numbers([[1e4, 1e4], [-1e4, -1e4]]), 1)),
+        _numbers([[1 / 2, 1 / 2], [1 / 2, 1 / 2]]),
         cause="the maximum runs over all entries: take it over dim, with keepdim=True",
     )
     input_kept(report, call, x)
@@ -223,7 +230,7 @@ def e4(impl: Handle, report: Report) -> None:
     found = find_roles(report, module, {"conv": (channels, channels)}, what)
     x = report.randn(2, channels, 2, 4)
     identity_at_start(report, module, x)
-    weight = torch.tensor([[1, 2, 0], [0, -1, 0], [0, 0, 3]], dtype=torch.float64)
+    weight = _numbers([[1, 2, 0], [0, -1, 0], [0, 0, 3]])
     bias = torch.tensor([0.0, 0, 1], dtype=torch.float64)
     module.load(weights_for(found[0], {"conv": weight}, {"conv": bias}))
     pixel = torch.tensor([1, 10, 100], dtype=torch.float64).view(1, 3, 1, 1)
@@ -236,7 +243,7 @@ def e4(impl: Handle, report: Report) -> None:
         pixel + branch,
         mistakes={
             "the input is not added back": branch,
-            "x is multiplied with conv(x)": pixel * branch,
+            "x is multiplied with conv(x)": (pixel * branch, pixel + pixel * branch),
             "a ReLU stands behind the sum": (pixel + branch).relu(),
             "a ReLU stands behind the convolution": pixel + branch.relu(),
             "the branch is halved": pixel + branch / 2,
@@ -244,11 +251,16 @@ def e4(impl: Handle, report: Report) -> None:
             "the residual is counted twice": 2 * pixel + branch,
         },
     )
+    input_kept(report, module.inspect(x), x)
     every_weight_learns(report, module, x, found[0])
 
 
-def _or_nan(value, like: torch.Tensor):
+def _numbers(values) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def _finite(value):
     """Let an overflow fail by value, with its own cause, and not as 'not finite'."""
-    if isinstance(value, torch.Tensor) and value.shape == like.shape:
+    if isinstance(value, torch.Tensor):
         return value.nan_to_num(nan=-1.0, posinf=-1.0, neginf=-1.0)
     return value

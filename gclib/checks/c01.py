@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gclib.checks.exercise import exercise
-from gclib.checks.handle import Handle
+from gclib.checks.handle import Handle, ModuleHandle
 from gclib.checks.properties import (
     build,
     every_weight_learns,
@@ -28,6 +28,7 @@ from gclib.checks.properties import (
     randomise,
 )
 from gclib.checks.report import Report
+from gclib.checks.roles import Assignment
 
 
 def _numbers(values) -> Tensor:
@@ -215,6 +216,19 @@ def e3(impl: Handle, report: Report) -> None:
             "the context is multiplied with the first values": expected * value[:, :2],
         },
     )
+    signed = _numbers([[[2, 0, -1], [1, 1, 1]]])  # as the dot product gives: any sign, any sum
+    report.close(
+        "the weights need not be positive or sum to 1",
+        impl.call(signed, value),
+        _numbers([[[8, -12], [12, 16]]]),
+        mistakes={
+            "the weights were divided by their sum: use them as they are": _numbers(
+                [[[8, -12], [4, 16 / 3]]]
+            ),
+            "the weights lost their sign": _numbers([[[8, 12], [12, 16]]]),
+            "negative weights became zero": _numbers([[[8, 0], [12, 16]]]),
+        },
+    )
     square = _numbers([[[1, 0], [0.5, 0.5]], [[0.25, 0.75], [0, 1]]])  # (2, 2, 2)
     values = _numbers([[[8, 0], [4, 2]], [[4, 4], [0, 8]]])  # (2, 2, 2)
     report.close(
@@ -238,7 +252,7 @@ _POSITIONS = _numbers([[1, 0, 3, 0], [0, log(3), 0, 5]])  # (2, 4)
 _QUERY = _numbers([[1, 0, 0, 0], [0, 0, 0, 0]])  # queries (1, 0) and (0, 0)
 _KEY = _numbers([[0, 1, 0, 0], [0, 0, 0, 0]])  # keys (0, 0) and (ln 3, 0)
 _VALUE = _numbers([[0, 0, 1, 0], [0, 0, 0, 1]])  # values (3, 0) and (0, 5)
-_OUT = _numbers([[1, 0], [0, 1], [1, 1], [0, 2]])
+_OUT = _numbers([[1, 0], [0, 1], [1, -1], [0, 2]])
 _VALUES_SEEN = _numbers([[3, 0], [0, 5]])
 _WEIGHTS = {"query": _QUERY, "key": _KEY, "value": _VALUE, "out": _OUT}
 _SHAPES = {"query": (2, 4), "key": (2, 4), "value": (2, 4), "out": (4, 2)}
@@ -262,12 +276,17 @@ def _scaled(power: float) -> Tensor:
     return _numbers([[1 / (1 + three), three / (1 + three)], [0.5, 0.5]])
 
 
-def _block_mistakes(expected_rows: Tensor) -> dict[str, Tensor]:
-    rows = expected_rows
+def _block_mistakes(context: Tensor, positions: Tensor = _POSITIONS) -> dict[str, Tensor]:
+    """Mistakes around the attention map, for any instantiation; ``context`` is (2, C')."""
+    branch = context @ _OUT.T
     return {
-        "the residual is forgotten: the input is not added back": rows - _POSITIONS,
-        "the residual is counted twice": rows + _POSITIONS,
-        "a ReLU or another layer changes the sum behind W_z": rows.relu(),
+        "the residual is forgotten: the input is not added back": branch,
+        "the residual is counted twice": 2 * positions + branch,
+        "the residual is subtracted": branch - positions,
+        "a ReLU stands behind W_z": positions + branch.relu(),
+        "a ReLU stands behind the sum": (positions + branch).relu(),
+        "positions and channels are mixed when the map is folded or unfolded: swap the axes of "
+        "(N, H·W, C') before it becomes a map": positions + context.T @ _OUT.T,
     }
 
 
@@ -311,21 +330,9 @@ def e4(impl: Handle, report: Report) -> None:
     what = "four 1×1 maps: query, key, value to C/2, out back to C"
     found = find_roles(report, module, _SHAPES, what)
     identity_at_start(report, module, report.randn(2, 4, 3, 5))
-    expected = _z(_EMBEDDED)
-    report_rows = {k: _as_map(v, 1, 2) for k, v in _EMBEDDED_MISTAKES.items()}
-    report_rows |= {k: _as_map(v, 1, 2) for k, v in _block_mistakes(expected).items()}
-    assignment = forward_equals(
-        report,
-        "two positions by hand",
-        module,
-        found,
-        _WEIGHTS,
-        _as_map(_POSITIONS, 1, 2),
-        _as_map(expected, 1, 2),
-        mistakes=report_rows,
-    )
-    randomise(report, module)
+    assignment = _two_positions(report, module, found, "embedded_gaussian", (1, 2))
     x = report.randn(2, 4, 3, 5)
+    randomise(report, module, x)
     positions_are_a_set(report, module, x)
     examples_apart(report, module.forward, x)
     every_weight_learns(report, module, x, assignment)
@@ -348,13 +355,20 @@ def _gaussian_z(attention) -> Tensor:
     return _z(attention, _ONE_HOT, _GAUSSIAN_POSITIONS)
 
 
+_GAUSSIAN = _numbers([[3 / 4, 1 / 4], [1 / 3, 2 / 3]])
+_DOT = _numbers([[0, log(3) / 2], [0, 0]])
+_CONCAT = _numbers([[1, 1 - log(3) / 2], [0, 0]])
+_ALONE = "every position sees itself alone: there is one query and one key"
+# Name → positions, values and weights of the toy block, its attention map, and wrong results.
 _CASES = {
-    "embedded_gaussian": (_POSITIONS, _WEIGHTS, _SHAPES, _z(_EMBEDDED), _EMBEDDED_MISTAKES),
+    "embedded_gaussian": (
+        (_POSITIONS, _VALUES_SEEN, _WEIGHTS),
+        _EMBEDDED,
+        _EMBEDDED_MISTAKES,
+    ),
     "gaussian": (
-        _GAUSSIAN_POSITIONS,
-        _GAUSSIAN_WEIGHTS,
-        {"value": (2, 4), "out": (4, 2)},
-        _gaussian_z([[3 / 4, 1 / 4], [1 / 3, 2 / 3]]),
+        (_GAUSSIAN_POSITIONS, _ONE_HOT, _GAUSSIAN_WEIGHTS),
+        _GAUSSIAN,
         {
             "softmax over the queries: the wrong axis": _gaussian_z(
                 [[3 / 4, 1 / 3], [1 / 4, 2 / 3]]
@@ -372,39 +386,33 @@ _CASES = {
             "the similarity is that of the values, not of the input": _gaussian_z(
                 _numbers([[1, 0], [0, 1]]).softmax(1)
             ),
-            "every position sees itself alone: there is one query and one key": _gaussian_z(
-                [[1, 0], [0, 1]]
-            ),
+            _ALONE: _gaussian_z([[1, 0], [0, 1]]),
         },
     ),
     "dot_product": (
-        _POSITIONS,
-        _WEIGHTS,
-        _SHAPES,
-        _z([[0, log(3) / 2], [0, 0]]),
+        (_POSITIONS, _VALUES_SEEN, _WEIGHTS),
+        _DOT,
         {
-            "not divided by the number of positions": _z([[0, log(3)], [0, 0]]),
+            "not divided by the number of positions": _z(2 * _DOT),
             "softmax is for the two Gaussians": _z(_EMBEDDED),
-            "query and key are swapped": _z([[0, 0], [log(3) / 2, 0]]),
-            "divided by √d as well": _z([[0, log(3) / 2 / sqrt(2)], [0, 0]]),
-            "divided by the number of channels": _z([[0, log(3) / 4], [0, 0]]),
-            "every position sees itself alone: there is one query and one key": _POSITIONS,
+            "query and key are swapped": _z(_DOT.T),
+            "divided by √d as well": _z(_DOT / sqrt(2)),
+            "divided by the number of channels": _z(_DOT / 2),
+            _ALONE: _z([[0, 0], [0, 0]]),
         },
     ),
     "concat": (
-        _POSITIONS,
-        _WEIGHTS | {"pair": _PAIR},
-        _SHAPES | {"pair": (1, 4)},
-        _z([[1, 1 - log(3) / 2], [0, 0]]),
+        (_POSITIONS, _VALUES_SEEN, _WEIGHTS | {"pair": _PAIR}),
+        _CONCAT,
         {
             "ReLU is missing": _z([[1, 1 - log(3) / 2], [0, -log(3) / 2]]),
             "the key comes before the query": _z([[0, log(3) - 0.5], [0, log(3)]]),
-            "not divided by the number of positions": _z([[2, 2 - log(3)], [0, 0]]),
-            "softmax is for the two Gaussians": _z(_numbers([[2, 2 - log(3)], [0, 0]]).softmax(1)),
+            "not divided by the number of positions": _z(2 * _CONCAT),
+            "softmax is for the two Gaussians": _z((2 * _CONCAT).softmax(1)),
             "the absolute value, not ReLU": _z([[1, 1 - log(3) / 2], [0, log(3) / 2]]),
-            "rows belong to the keys: the map is transposed": _z([[1, 0], [1 - log(3) / 2, 0]]),
-            "this is the dot product": _z([[0, log(3) / 2], [0, 0]]),
-            "divided by the number of channels": _z([[0.5, 0.5 - log(3) / 4], [0, 0]]),
+            "rows belong to the keys: the map is transposed": _z(_CONCAT.T),
+            "this is the dot product": _z(_DOT),
+            "divided by the number of channels": _z(_CONCAT / 2),
         },
     ),
 }
@@ -429,11 +437,7 @@ def e5(impl: Handle, report: Report) -> None:
     for name in _CASES:
         with report.group(name):
             _check_instantiation(report, impl, name, (1, 2), (3, 5), {"instantiation": name})
-    what = "the default instantiation is embedded_gaussian"
-    default = build(report, impl, 4)
-    found = find_roles(report, default, _SHAPES, "the default has the layers of embedded_gaussian")
-    x, z = _as_map(_POSITIONS, 1, 2), _as_map(_z(_EMBEDDED), 1, 2)
-    forward_equals(report, what, default, found, _WEIGHTS, x, z)
+    _check_default(report, impl, (1, 2))
     raises_value_error(
         report,
         "an unknown instantiation is refused",
@@ -442,29 +446,44 @@ def e5(impl: Handle, report: Report) -> None:
     )
 
 
-def _check_instantiation(
-    report: Report, impl: Handle, name: str, toy: tuple, size: tuple, options: dict
-) -> None:
-    positions, weights, shapes, expected, mistakes = _CASES[name]
-    module = build(report, impl, 4, **options)
-    found = find_roles(report, module, shapes, f"layers {_LAYERS[name]}")
-    x = report.randn(2, 4, *size)
-    identity_at_start(report, module, x)
-    mistakes = {**mistakes, "the residual is forgotten": expected - positions}
-    assignment = forward_equals(
+def _two_positions(
+    report: Report, module: ModuleHandle, found: list[Assignment], name: str, size: tuple[int, ...]
+) -> Assignment:
+    """Compare with the toy block of an instantiation; ``size`` folds its two positions."""
+    (positions, values, weights), attention, mistakes = _CASES[name]
+    rows = mistakes | _block_mistakes(attention @ values, positions)
+    return forward_equals(
         report,
         "two positions by hand",
         module,
         found,
         weights,
-        _as_map(positions, *toy),
-        _as_map(expected, *toy),
-        mistakes={cause: _as_map(rows, *toy) for cause, rows in mistakes.items()},
+        _as_map(positions, *size),
+        _as_map(_z(attention, values, positions), *size),
+        mistakes={cause: _as_map(result, *size) for cause, result in rows.items()},
     )
-    randomise(report, module)
+
+
+def _check_instantiation(
+    report: Report, impl: Handle, name: str, toy: tuple, size: tuple, options: dict
+) -> None:
+    module = build(report, impl, 4, **options)
+    shapes = {role: tuple(weight.shape) for role, weight in _CASES[name][0][2].items()}
+    found = find_roles(report, module, shapes, f"layers {_LAYERS[name]}")
+    x = report.randn(2, 4, *size)
+    identity_at_start(report, module, x)
+    assignment = _two_positions(report, module, found, name, toy)
+    randomise(report, module, x)
     positions_are_a_set(report, module, x)
     examples_apart(report, module.forward, x)
     every_weight_learns(report, module, x, assignment)
+
+
+def _check_default(report: Report, impl: Handle, size: tuple[int, ...]) -> None:
+    with report.group("the default is embedded_gaussian"):
+        module = build(report, impl, 4)
+        found = find_roles(report, module, _SHAPES, "layers query, key, value, out")
+        _two_positions(report, module, found, "embedded_gaussian", size)
 
 
 @exercise(
@@ -487,11 +506,18 @@ def e6(impl: Handle, report: Report) -> None:
         options = {"ndim": 3, "instantiation": name}
         with report.group(f"ndim=3, {name}"):
             _check_instantiation(report, impl, name, (2, 1, 1), (2, 3, 4), options)
+    _check_default(report, impl, (1, 2))
+    raises_value_error(
+        report,
+        "an unknown instantiation is refused",
+        lambda: impl.build(4, instantiation="embedded gaussian"),
+        "instantiation",
+    )
     clips = build(report, impl, 4, ndim=3)
     images = build(report, impl, 4, ndim=2)
-    randomise(report, clips)
-    images.load(clips.weights())
     x = report.randn(2, 4, 1, 3, 5)
+    randomise(report, clips, x)
+    images.load(clips.weights())
     what = "a clip of one frame is an image"
     expected = report.tensor(what, images.forward(x[:, :, 0]), (2, 4, 3, 5))
     report.close(what, clips.forward(x), expected[:, :, None])
@@ -518,10 +544,10 @@ def e6(impl: Handle, report: Report) -> None:
 )
 def e7(impl: Handle, report: Report) -> None:
     """``query (N, L, d)``, ``key (N, M, d)``, ``value (N, M, C')`` → ``(N, L, C')``."""
-    query = _numbers([[[1, 0], [0, 2]]])  # (1, 2, 2)
+    query = _numbers([[[1, 0], [0, -2]]])  # (1, 2, 2)
     key = _numbers([[[3, 0], [1, -4], [0, 1]]])  # (1, 3, 2)
     value = _numbers([[[1, 0, 2], [0, 3, 0], [6, 0, 3]]])  # (1, 3, 3)
-    expected = _numbers([[[1, 1, 2], [4, -8, 2]]])  # (1, 2, 3)
+    expected = _numbers([[[1, 1, 2], [-4, 8, -2]]])  # (1, 2, 3)
     call = impl.inspect(query, key, value)
     report.tensor(
         "shape is (N, L, C')",
@@ -543,11 +569,14 @@ def e7(impl: Handle, report: Report) -> None:
             "divided by d as well": expected / 2,
             "divided by √d as well": expected / sqrt(2),
             "softmax: it stands between the two products, so they cannot be swapped": (
-                _numbers([[[3, 1, 0], [0, -8, 2]]]).softmax(2) @ value
+                _numbers([[[3, 1, 0], [0, 8, -2]]]).softmax(2) @ value
             ),
-            "the products lost their sign": expected.abs(),
-            "negative products became zero": expected.relu(),
-            "the key is left out": (query @ query.transpose(1, 2)) @ value[:, :2] / 3,
+            "the products lost their sign": (
+                expected.abs(),
+                _numbers([[[1, 1, 2], [4, -8, 2]]]),
+                _numbers([[[1, 1, 2], [-4, -8, -2]]]),
+            ),
+            "negative results became zero": expected.relu(),
         },
     )
     positions = 300

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gclib.checks.handle import Call, Handle, ModuleHandle, Opaque, StudentError
-from gclib.checks.report import Report
+from gclib.checks.report import Mistakes, Report, known_mistake
 from gclib.checks.roles import Assignment, Shape, assignments, names_in, weights_for
 
 
@@ -115,7 +115,7 @@ def forward_equals(
     x: Tensor,
     expected: Tensor,
     *,
-    mistakes: Mapping[str, Tensor] | None = None,
+    mistakes: Mistakes | None = None,
     cause: str = "",
 ) -> Assignment:
     """Load ``values`` into the roles and compare the result of ``x``; the assignment that fits.
@@ -131,18 +131,15 @@ def forward_equals(
             report.ok(what)
             return assignment
     # Show the assignment whose mistake is known, or the first.
-    known = [r for r in results for m in mistakes.values() if (r - m).abs().max() < 1e-6]
+    known = [result for result in results if known_mistake(result, mistakes)]
     report.close(what, (known or results)[0], expected, mistakes=mistakes, cause=cause)
     return found[0]
 
 
-def identity_at_start(
-    report: Report, module: ModuleHandle, x: Tensor, *, shapes: Mapping[Shape, str] | None = None
-) -> None:
+def identity_at_start(report: Report, module: ModuleHandle, x: Tensor) -> None:
     """A fresh additive block returns its input."""
     what = "a fresh block is the identity"
-    call = module.inspect(x)
-    start = report.tensor(what, call.result, tuple(x.shape), causes=shapes)
+    start = report.tensor(what, module.forward(x), tuple(x.shape))
     if start.abs().max() == 0:
         cause = "the residual is forgotten: the input is not added back"
         report.fail(what, expected="z = x", got="z = 0 everywhere", cause=cause)
@@ -151,14 +148,14 @@ def identity_at_start(
         start,
         x,
         mistakes={"the residual is counted twice": 2 * x, "the input is subtracted": -x},
-        cause="W_z does not start at zero: set the weight and the bias of the last layer to zero",
+        cause="the last layer does not start at zero: set its weight and its bias to zero",
     )
-    input_kept(report, call, x)
 
 
-def randomise(report: Report, module: ModuleHandle) -> None:
-    """Give every parameter a random value."""
+def randomise(report: Report, module: ModuleHandle, x: Tensor) -> None:
+    """Give every parameter a random value; only now could the block change its input."""
     module.load({name: 0.7 * report.randn(*shape) for name, shape in module.parameters().items()})
+    input_kept(report, module.inspect(x), x)
 
 
 def positions_are_a_set(report: Report, module: ModuleHandle, x: Tensor) -> None:

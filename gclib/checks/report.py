@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 import torch
@@ -12,6 +12,8 @@ from torch import Tensor
 from gclib.checks.handle import Opaque, StudentError
 from gclib.checks.outcome import CheckFailed
 
+# Likely cause → the result that it gives; a cause may show in several ways.
+Mistakes = Mapping[str, Tensor | Sequence[Tensor]]
 ATOL = 1e-8  # float64: identities hold to about 1e-14, mistakes are larger than 1e-3
 
 
@@ -118,7 +120,7 @@ class Report:
         got: Any,
         expected: Tensor,
         *,
-        mistakes: Mapping[str, Tensor] | None = None,
+        mistakes: Mistakes | None = None,
         cause: str = "",
         atol: float = ATOL,
     ) -> None:
@@ -128,7 +130,7 @@ class Report:
             what: the property.
             got: what came back from the student.
             expected: float64 tensor.
-            mistakes: likely cause → the result it would give.
+            mistakes: likely cause → the result it would give, or several.
             cause: likely cause when no mistake matches.
             atol: largest absolute difference allowed.
         """
@@ -136,11 +138,17 @@ class Report:
         if _equal(got, expected, atol):
             self.ok(what)
             return
-        for mistake, result in (mistakes or {}).items():
-            if result.shape == got.shape and _equal(got, result, max(atol, 1e-6)):
-                cause = mistake
-                break
+        cause = known_mistake(got, mistakes or {}, max(atol, 1e-6)) or cause
         self.fail(what, expected=show(expected), got=show_beside(got, expected), cause=cause)
+
+
+def known_mistake(got: Tensor, mistakes: Mistakes, atol: float = 1e-6) -> str:
+    """The cause that gives this result, or an empty string."""
+    for cause, results in mistakes.items():
+        for result in [results] if isinstance(results, Tensor) else results:
+            if result.shape == got.shape and _equal(got, result, atol):
+                return cause
+    return ""
 
 
 def _equal(a: Tensor, b: Tensor, atol: float) -> bool:

@@ -7,8 +7,9 @@ import torch
 from gclib.checks import c00
 from gclib.checks.exercise import hidden_check
 from gclib.checks.handle import Handle
+from gclib.checks.properties import build, find_roles
 from gclib.checks.report import Report
-from gclib.checks.roles import assignments, weights_for
+from gclib.checks.roles import weights_for
 
 
 @hidden_check(c00.e1)
@@ -66,8 +67,9 @@ def e3(impl: Handle, report: Report) -> None:
 def e4(impl: Handle, report: Report) -> None:
     """Random weights, other sizes, and both gradients."""
     for channels, height, width in ((2, 1, 3), (5, 4, 2)):
-        module = impl.build(channels)
-        slots = assignments(module.parameters(), {"conv": (channels, channels)})[0]
+        module = build(report, impl, channels)
+        roles = {"conv": (channels, channels)}
+        slots = find_roles(report, module, roles, f"{channels} channels: one convolution")[0]
         weight, bias = report.randn(channels, channels), report.randn(channels)
         module.load(weights_for(slots, {"conv": weight}, {"conv": bias}))
         if slots["conv"].bias is None:

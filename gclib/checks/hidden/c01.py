@@ -19,7 +19,7 @@ from gclib.checks.roles import weights_for
 def e1(impl: Handle, report: Report) -> None:
     """Random vectors of several sizes, and both gradients."""
     for n, rows, columns, width in ((1, 1, 1, 1), (2, 3, 5, 4), (4, 6, 2, 3), (1, 4, 4, 4)):
-        query, key = report.randn(n, rows, width), report.randn(n, columns, width)
+        query, key = 5 * report.randn(n, rows, width), 5 * report.randn(n, columns, width)
         what = f"query ({n}, {rows}, {width}), key ({n}, {columns}, {width})"
         report.close(what, impl.call(query, key), (query[:, :, None] * key[:, None]).sum(3))
     query, key, cotangent = report.randn(2, 3, 4), report.randn(2, 5, 4), report.randn(2, 3, 5)
@@ -114,7 +114,7 @@ def e4(impl: Handle, report: Report) -> None:
 def e5(impl: Handle, report: Report) -> None:
     """The reference block in all four instantiations."""
     for name in INSTANTIATIONS:
-        for channels, reduction, size in ((4, 2, (3, 5)), (9, 3, (4, 2))):
+        for channels, reduction, size in ((6, 2, (3, 5)), (8, 4, (4, 2))):
             options = {"instantiation": name, "reduction": reduction}
             reference = NonLocalBlock(channels, **options, dtype=torch.float64)
             with report.group(f"{name}, {channels} channels, reduction {reduction}, map {size}"):
@@ -127,7 +127,7 @@ def e6(impl: Handle, report: Report) -> None:
     for ndim, size in ((1, (6,)), (2, (2, 5)), (3, (3, 2, 4))):
         for name in INSTANTIATIONS:
             options = {"ndim": ndim, "instantiation": name, "reduction": 2}
-            reference = NonLocalBlock(4, **options, dtype=torch.float64)
+            reference = NonLocalBlock(6, **options, dtype=torch.float64)
             with report.group(f"ndim={ndim}, {name}"):
                 _equals_reference(impl, report, reference, size, **options)
 
