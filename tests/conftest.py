@@ -1,16 +1,39 @@
-"""Shared set-up of the test suite."""
+"""Options and the student's report.
+
+``pytest tests/`` proves the reference, and also checks the answers in ``work/`` (or, with
+``--impl MODULE``, a module of your own), ending with one line about them.
+"""
 
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE / "blocks")]  # for mutants/ and blocks/cases.py
+sys.path[:0] = [str(HERE), *(str(HERE / name) for name in ("blocks", "grading"))]  # helpers
+
+STUDENT = pytest.StashKey[Counter]()
 
 
 def pytest_addoption(parser):
     parser.addoption("--full", action="store_true", help="also run slow tests (make test-full)")
+    parser.addoption(
+        "--impl",
+        metavar="MODULE",
+        help="check your own module or .py file in place of the notebooks in work/ (runs its code "
+        "without a sandbox)",
+    )
+    parser.addoption(
+        "--work",
+        metavar="DIR",
+        default=str(HERE.parent / "work"),
+        help="where the notebooks to check are (default: work/)",
+    )
+
+
+def pytest_configure(config):
+    config.stash[STUDENT] = Counter()
 
 
 def pytest_collection_modifyitems(config, items):
@@ -19,3 +42,14 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if item.get_closest_marker("full"):
             item.add_marker(pytest.mark.skip(reason="slow; runs with --full (make test-full)"))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter, config):
+    yield
+    counts = config.stash[STUDENT]
+    if counts:
+        terminalreporter.write_line(
+            f"student: {counts['passed']} passed, {counts['failed']} failed, "
+            f"{counts['not attempted']} not attempted"
+        )

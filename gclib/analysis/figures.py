@@ -109,7 +109,7 @@ def maps(
     figure = Figure(figsize=(2.4 * len(panels), 2.7), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, (title, map_) in zip(axes, panels.items(), strict=True):
-        axis.imshow(map_, cmap=_HEAT)
+        axis.imshow(map_.numpy(), cmap=_HEAT)
         axis.set_title(title, fontsize=10)
         axis.set_xticks([])
         axis.set_yticks([])
@@ -178,7 +178,7 @@ def slope(x: Sequence[float], y: Sequence[float]) -> float:
 
 def _heat(axis: Axes, matrix: Tensor, limits: tuple[float, float]) -> None:
     low, high = limits
-    axis.imshow(matrix, cmap=_HEAT, vmin=low, vmax=high, aspect="equal")
+    axis.imshow(matrix.numpy(), cmap=_HEAT, vmin=low, vmax=high, aspect="equal")
     height, width = matrix.shape
     axis.set_xticks(range(0, width, max(1, width // 8)))
     axis.set_yticks(range(0, height, max(1, height // 8)))

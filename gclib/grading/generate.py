@@ -8,8 +8,10 @@ was. (Plain ``nbgrader generate_assignment`` deletes the chapter that it fails o
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -49,29 +51,48 @@ def generate(root: Path, *, gradebook: str | None = None) -> list[Path]:
     """
     with tempfile.TemporaryDirectory(prefix="gclib-chapters-") as folder:
         stage = Path(folder)
+        config = _load_config(root)
+        for chapter in CHAPTERS:
+            if not (root / "solutions" / chapter.notebook).is_file():
+                raise GenerationFailed(f"solutions/{chapter.notebook} is missing")
         shutil.copytree(
             root / "solutions",
             stage / "solutions",
             ignore=shutil.ignore_patterns(".ipynb_checkpoints", "__pycache__"),
         )
         for chapter in CHAPTERS:
-            _run_nbgrader(root, stage, chapter.folder, gradebook)
+            _run_nbgrader(config, stage, chapter.folder, None)
         problems = list(verify(stage / "solutions", stage / "chapters"))
         if problems:
             raise GenerationFailed("; ".join(problems))
+        if gradebook:  # only now: a chapter that fails leaves it as it was
+            for chapter in CHAPTERS:
+                _run_nbgrader(config, stage, chapter.folder, gradebook)
         return _swap(stage / "chapters", root / "chapters")
 
 
-def _run_nbgrader(root: Path, stage: Path, assignment: str, gradebook: str | None) -> None:
+def _load_config(root: Path):
+    from traitlets.config import PyFileConfigLoader
+
+    try:
+        return PyFileConfigLoader("nbgrader_config.py", path=str(root)).load_config()
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise GenerationFailed(f"nbgrader_config.py: {reason}") from None
+
+
+def _run_nbgrader(settings, stage: Path, assignment: str, gradebook: str | None) -> None:
     from nbgrader.converters import GenerateAssignment
     from nbgrader.converters.base import NbGraderException
     from nbgrader.coursedir import CourseDirectory
-    from traitlets.config import Config, PyFileConfigLoader
+    from traitlets.config import Config
 
     # nbgrader calls a bare "alembic" to make a gradebook; find the one beside this Python.
-    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    programs = str(Path(sys.executable).parent)
+    if not os.environ.get("PATH", "").startswith(programs):
+        os.environ["PATH"] = os.pathsep.join([programs, os.environ.get("PATH", "")])
     config = Config()
-    config.merge(PyFileConfigLoader("nbgrader_config.py", path=str(root)).load_config())
+    config.merge(settings)
     config.CourseDirectory.root = str(stage)
     config.CourseDirectory.assignment_id = assignment
     config.GenerateAssignment.force = True
@@ -102,11 +123,13 @@ class _Messages:
         self.logger.addHandler(handler)
 
     def reason(self) -> str:
-        """The last line of the first traceback, or the first message."""
+        """The error of the first traceback, or the first message, on one line."""
         for text in self.lines:
             if "Traceback" in text:
-                return text.strip().split("\n")[-1]
-        return self.lines[0] if self.lines else "nbgrader failed without a message"
+                found = re.findall(r"^[A-Za-z_][\w.]*: .*", text, flags=re.MULTILINE)
+                return found[-1] if found else text.strip().split("\n")[-1]
+        text = self.lines[0] if self.lines else "nbgrader failed without a message"
+        return " ".join(text.split())
 
 
 def verify(solutions: Path, chapters: Path) -> Iterator[str]:
@@ -141,7 +164,8 @@ def _leaks(source: list[dict], student: list[dict]) -> Iterator[str]:
         remaining = [line.strip() for line in text.split("\n")]
         for line in inside:
             remaining.remove(line)
-        public.update(remaining)
+        if cell["cell_type"] == "code":
+            public.update(remaining)
     seen = {line.strip() for cell in student for line in source_of(cell).split("\n")}
     yield from sorted((secret - public) & seen)
 
@@ -151,23 +175,29 @@ def _swap(new: Path, target: Path) -> list[Path]:
     changed = []
     for path in sorted(new.rglob("*.ipynb")):
         destination = target / path.relative_to(new)
-        content = _canonical_ids(path)
+        content = _sorted_text(path)
+        partial = destination.with_name(f".{destination.name}.partial")
+        partial.unlink(missing_ok=True)  # of an interrupted run
         if destination.is_file() and destination.read_text(encoding="utf-8") == content:
             continue
         destination.parent.mkdir(parents=True, exist_ok=True)
-        partial = destination.with_suffix(".partial")
-        partial.write_text(content, encoding="utf-8")
+        with open(partial, "w", encoding="utf-8", newline="\n") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(partial, destination)
         changed.append(destination)
-    wanted = {path.relative_to(new) for path in new.rglob("*.ipynb")}
-    for path in sorted(target.rglob("*.ipynb")):
-        if path.relative_to(target) not in wanted and ".ipynb_checkpoints" not in path.parts:
+    for path in sorted(target.glob("[0-9][0-9]_*/*.ipynb")):
+        is_chapter = path.parent.name[3:] == path.stem
+        if is_chapter and not (new / path.relative_to(target)).is_file():
             path.unlink()
             changed.append(path)
+            with contextlib.suppress(OSError):  # somebody's file is still in there
+                path.parent.rmdir()
     return changed
 
 
-def _canonical_ids(path: Path) -> str:
+def _sorted_text(path: Path) -> str:
     notebook = json.loads(path.read_text(encoding="utf-8"))
     return json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
 
@@ -186,6 +216,10 @@ def main(argv: list[str] | None = None) -> int:
         changed = generate(root, gradebook=gradebook)
     except GenerationFailed as error:
         print(f"chapters/ is unchanged: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        reason = f"{error.strerror or error}: every file is whole, old or new; run this again"
+        print(f"chapters/ is not complete: {reason}", file=sys.stderr)
         return 1
     for path in changed:
         print(f"wrote {path.relative_to(root)}")

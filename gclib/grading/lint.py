@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import re
 import sys
 from collections.abc import Iterator
@@ -70,7 +71,8 @@ def _lint_ids(cells: list[dict]) -> Iterator[str]:
             yield f"cell {number}: id {cell.get('id')!r} differs from grade_id {name!r}"
         if metadata.get("schema_version") != 3:
             yield f"{name}: nbgrader's schema_version is not 3"
-        if metadata.get("grade") and not metadata.get("points", 0) > 0:
+        points = metadata.get("points")
+        if metadata.get("grade") and not (isinstance(points, (int, float)) and points > 0):
             yield f"{name}: a graded cell needs points"
 
 
@@ -84,7 +86,7 @@ def _lint_header(cells: list[dict], chapter: Chapter) -> Iterator[str]:
     if not re.search(_MEASURED, header):
         yield "the first cell lacks 'the cells run in N s on 2 cores (measured)'"
     setup = source_of(cells[1]) if len(cells) > 1 else ""
-    if "course.start(" not in setup:
+    if not re.search(r"^course\.start\(", setup, flags=re.MULTILINE):
         yield "the second cell must call course.start"
     if len([line for line in setup.split("\n") if line.strip()]) > LONGEST_SETUP:
         yield f"the set-up cell is longer than {LONGEST_SETUP} lines"
@@ -152,8 +154,10 @@ def _lint_exercises(cells: list[dict], chapter: Chapter) -> Iterator[str]:
             yield from _lint_check(by_id.get(f"{name}-{kind}"), f"{name}-{kind}", points, exercise)
         headline = f"> ### Exercise {number} ·"
         boxes = [source_of(cell) for cell in cells if source_of(cell).startswith(headline)]
-        for part in ("Difficulty", f"{exercise.minutes} minutes"):
-            if part not in "".join(boxes):
+        worth = " + ".join(str(points) for points in exercise.points)
+        worth = f"{worth} points" if sum(exercise.points) else "no points"
+        for part in ("Difficulty", f"{exercise.minutes} minutes", worth):
+            if not re.search(rf"(?<!\d){re.escape(part)}", "".join(boxes)):
                 yield f"{name}: its box lacks '{part}'"
         below = _text_below(cells, f"{name}-visible")
         if below.count("<details>") < 3:
@@ -166,10 +170,12 @@ def _lint_check(cell: dict | None, name: str, points: int, exercise) -> Iterator
     if cell is None:
         yield f"{name}: no such cell"
         return
-    worth = grade_metadata(cell).get("points", 0)
+    metadata = grade_metadata(cell)
+    worth = metadata.get("points", 0) if metadata.get("grade") else 0
     if worth != points:
         yield f"{name}: worth {worth} points, its check says {points}"
-    if f"e{exercise.id.split('-e')[1]}({exercise.needs})" not in source_of(cell):
+    call = rf"^\w+\.e{exercise.id.split('-e')[1]}\({exercise.needs}\)"
+    if not re.search(call, source_of(cell), flags=re.MULTILINE):
         yield f"{name}: does not check {exercise.needs}"
 
 
@@ -214,11 +220,18 @@ def main(argv: list[str] | None = None) -> int:
     found = 0
     for chapter in CHAPTERS:
         path = root / "solutions" / chapter.notebook
-        if options.write and path.is_file():
-            path.write_text(canonical(path.read_text(encoding="utf-8")), encoding="utf-8")
+        if options.write:
+            with contextlib.suppress(UnreadableWork):  # lint_solution says so
+                read_cells(path)
+                path.write_text(canonical(path.read_text(encoding="utf-8")), encoding="utf-8")
         for problem in lint_solution(path, chapter):
             found += 1
             print(f"solutions/{chapter.notebook}: {problem}")
+    known = {chapter.folder for chapter in CHAPTERS}
+    for folder in sorted((root / "solutions").glob("*/")):
+        if folder.name not in known:
+            found += 1
+            print(f"solutions/{folder.name}: not a chapter of gclib.course.CHAPTERS")
     print(f"{len(CHAPTERS)} notebooks checked, {found or 'no'} problems")
     return 1 if found else 0
 

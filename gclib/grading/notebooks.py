@@ -44,7 +44,7 @@ def canonical(text: str) -> str:
         cell["source"] = source_of(cell).splitlines(True)
         if cell["cell_type"] == "code":
             cell["outputs"], cell["execution_count"] = [], None
-            cell["metadata"].pop("execution", None)
+            cell.setdefault("metadata", {}).pop("execution", None)
     notebook["metadata"] = {
         "kernelspec": {
             "display_name": "Python 3 (ipykernel)",

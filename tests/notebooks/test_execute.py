@@ -1,0 +1,206 @@
+"""Notebooks run: solutions pass every check, blank chapters run to their end, figures are true.
+
+Executions take a kernel and up to half a minute each, so they wait for --full.
+"""
+
+import contextlib
+import io
+import json
+import shutil
+import time
+
+import nbformat
+import pytest
+import torch
+from nbclient import NotebookClient
+from notebook_copies import ROOT
+
+from gclib.checks import expected
+from gclib.course import CHAPTERS
+
+FIGURES = ROOT / "gclib" / "checks" / "expected_figures"
+CHAPTER_IDS = [chapter.folder for chapter in CHAPTERS]
+
+
+class Executed:
+    """A notebook after all of its cells ran."""
+
+    def __init__(self, path, folder):
+        self.name = path.relative_to(ROOT).as_posix()
+        shutil.copy(path, folder)  # the last cell looks for the saved notebook
+        self.notebook = nbformat.read(path, as_version=4)
+        client = NotebookClient(
+            self.notebook,
+            timeout=600,
+            kernel_name="python3",
+            resources={"metadata": {"path": str(folder)}},
+        )
+        begin = time.perf_counter()
+        client.execute()  # stops at an error in a cell without the tag raises-exception
+        self.seconds = time.perf_counter() - begin
+
+    def code_cells(self, tag=None):
+        for cell in self.notebook.cells:
+            if cell.cell_type == "code" and (tag is None or tag in cell.metadata.get("tags", [])):
+                yield cell
+
+    def errors(self):
+        """Cell, type and text of every error."""
+        return [
+            (cell.id, output.ename, output.evalue)
+            for cell in self.code_cells()
+            for output in cell.outputs
+            if output.output_type == "error"
+        ]
+
+    def stderr(self):
+        return [
+            (cell.id, output.text)
+            for cell in self.code_cells()
+            for output in cell.outputs
+            if output.output_type == "stream" and output.name == "stderr"
+        ]
+
+
+def printed(cell):
+    """What a cell wrote to stdout."""
+    return "".join(
+        output.text
+        for output in cell.outputs
+        if output.output_type == "stream" and output.name == "stdout"
+    )
+
+
+def cards(cell):
+    """The plain text of what a cell displayed."""
+    return [
+        output.data.get("text/plain", "")
+        for output in cell.outputs
+        if output.output_type == "display_data"
+    ]
+
+
+@pytest.fixture(scope="module", params=CHAPTERS, ids=CHAPTER_IDS)
+def solved(request, tmp_path_factory):
+    """A solution notebook, executed once for all tests."""
+    folder = tmp_path_factory.mktemp("solved")
+    return Executed(ROOT / "solutions" / request.param.notebook, folder)
+
+
+@pytest.fixture(scope="module", params=CHAPTERS, ids=CHAPTER_IDS)
+def blank(request, tmp_path_factory):
+    """A student's notebook, untouched, executed once for all tests."""
+    folder = tmp_path_factory.mktemp("blank")
+    return Executed(ROOT / "chapters" / request.param.notebook, folder)
+
+
+@pytest.mark.full
+def test_a_solution_runs_without_an_error_and_says_how_long(solved, capsys):
+    with capsys.disabled():
+        print(f"\n{solved.name}: {solved.seconds:.1f} s")
+    assert solved.errors() == []
+
+
+@pytest.mark.full
+def test_a_solution_writes_nothing_to_stderr(solved):
+    assert solved.stderr() == []
+
+
+@pytest.mark.full
+def test_every_check_of_a_solution_ends_with_a_passed_card(solved):
+    checks = list(solved.code_cells("check"))
+    assert checks
+    for cell in checks:
+        assert cell.outputs, cell.id
+        last = cell.outputs[-1]
+        assert last.output_type == "display_data", cell.id
+        kind = "hidden" if cell.id.endswith("-hidden") else "visible"
+        assert last.data["text/plain"].startswith(f"passed: {cell.id.rsplit('-', 1)[0]} ")
+        assert last.data["text/plain"].endswith(f" {kind} checks passed")
+        assert "passed</strong>" in last.data["text/html"]
+
+
+@pytest.mark.full
+def test_every_experiment_of_a_solution_does_its_work(solved):
+    for cell in solved.code_cells("experiment"):
+        assert "Finish exercise" not in printed(cell), cell.id
+        assert printed(cell) or cards(cell), cell.id
+        if "expected.beside(" in cell.source:
+            assert "yours: shape" in printed(cell), cell.id
+
+
+@pytest.mark.full
+def test_a_blank_chapter_runs_to_its_end(blank, capsys):
+    with capsys.disabled():
+        print(f"\n{blank.name}: {blank.seconds:.1f} s")
+    assert all(cell.execution_count for cell in blank.code_cells())
+    assert "ready to hand in" in printed(blank.notebook.cells[-1])
+
+
+@pytest.mark.full
+def test_every_visible_check_of_a_blank_chapter_says_not_attempted_and_nothing_else_fails(blank):
+    visible = [cell.id for cell in blank.code_cells("check") if cell.id.endswith("-visible")]
+    assert visible
+    assert [(name, kind) for name, kind, _ in blank.errors()] == [
+        (name, "NotAttempted") for name in visible
+    ]
+    for cell in blank.code_cells("check"):
+        if cell.id in visible:
+            exercise = cell.id.rsplit("-", 1)[0]
+            assert [card.split("\n")[0] for card in cards(cell)] == [f"not attempted: {exercise}"]
+        else:
+            assert cell.outputs == []
+
+
+@pytest.mark.full
+def test_a_blank_chapter_writes_nothing_to_stderr(blank):
+    assert blank.stderr() == []
+
+
+@pytest.mark.full
+def test_experiments_of_a_blank_chapter_name_the_exercise_to_finish(blank):
+    waiting = [cell for cell in blank.code_cells("experiment") if "course.after(" in cell.source]
+    assert waiting
+    for cell in waiting:
+        exercise = cell.source.split('course.after("')[1].split('"')[0]
+        assert printed(cell) == f"Finish exercise {exercise} first, then run this cell again.\n"
+    for cell in blank.code_cells("experiment"):
+        if "expected.beside(" in cell.source and cell not in waiting:
+            assert printed(cell).startswith("expected "), cell.id
+            assert "yours" not in printed(cell), cell.id
+
+
+def cells_with_figures(chapter):
+    """Sources of a solution's code, of its experiments only those that show a figure."""
+    path = ROOT / "solutions" / chapter.notebook
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type != "code":
+            continue
+        if "experiment" not in cell.metadata.get("tags", []) or "expected.beside" in cell.source:
+            yield cell.id, cell.source
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=CHAPTER_IDS)
+def test_expected_figures_are_what_the_solution_computes(chapter, tmp_path, monkeypatch):
+    seen = []
+
+    def compare(exercise, yours):
+        stored = torch.tensor(expected.load_expected(exercise)["matrix"], dtype=torch.float64)
+        torch.testing.assert_close(yours().detach().double(), stored, atol=1e-5, rtol=0)
+        seen.append(exercise)
+
+    monkeypatch.setattr(expected, "beside", compare)
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "solutions" / chapter.notebook, tmp_path)
+    namespace = {"__name__": "__main__"}
+    with torch.random.fork_rng(), contextlib.redirect_stdout(io.StringIO()):
+        for name, source in cells_with_figures(chapter):
+            exec(compile(source, f"<{name}>", "exec"), namespace)
+    path = FIGURES / f"c{chapter.number}.json"
+    stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    assert sorted(seen) == sorted(f"c{chapter.number}-{name}" for name in stored)
+
+
+def test_every_file_of_figures_belongs_to_a_chapter():
+    chapters = {f"c{chapter.number}.json" for chapter in CHAPTERS}
+    assert {path.name for path in FIGURES.iterdir()} <= chapters
