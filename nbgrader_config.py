@@ -20,7 +20,9 @@ from gclib.checks.outcome import STUB_MESSAGE
 from gclib.grading.preprocessors import (
     DropDuplicateIds,
     HideHiddenTests,
+    HideRubric,
     RestoreCells,
+    ShowRubric,
     StderrToStdout,
 )
 
@@ -48,6 +50,7 @@ c.Autograde.autograde_preprocessors = [
     LimitOutput,
     SaveAutoGrades,
     AssignLatePenalties,
+    ShowRubric,
     CheckCellMetadata,
 ]
 # Experiments are for the reader; grading needs the answers and the checks alone.
@@ -57,4 +60,9 @@ c.Execute.timeout = 120
 c.Execute.timeout_func = lambda cell: 20 if "check" in cell.metadata.get("tags", []) else 120
 c.Execute.startup_timeout = 120
 
-c.GenerateFeedback.preprocessors = [GetGrades, HideHiddenTests, CSSHTMLHeaderPreprocessor]
+c.GenerateFeedback.preprocessors = [
+    HideRubric,
+    GetGrades,
+    HideHiddenTests,
+    CSSHTMLHeaderPreprocessor,
+]

@@ -23,13 +23,19 @@ def open_lab(chapter: Chapter, arguments: list[str]) -> int:
     root = work_folder().parent
     # The default address, unlike a file argument, is also the one that JupyterLab prints.
     address = f"--LabApp.default_url=/lab/tree/work/{chapter.notebook}"
-    command = [sys.executable, "-m", "jupyter", "lab", address, *arguments]
+    # Defaults of ours, below the student's own settings: no question about news at the start.
+    settings = f"--LabApp.app_settings_dir={Path(__file__).with_name('lab_settings')}"
+    command = [sys.executable, "-m", "jupyter", "lab", address, settings, *arguments]
     if not _has_display():
         command.append("--no-browser")
         print("No display here: open the address that JupyterLab prints below in a browser.")
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         command.append("--allow-root")  # containers; JupyterLab refuses root otherwise
     command.append("--ServerApp.port_retries=100")
+    if os.name == "posix":  # become JupyterLab, so that signals reach it and nothing stays behind
+        os.chdir(root)
+        sys.stdout.flush()
+        os.execve(sys.executable, command, _environment())
     try:
         return subprocess.run(command, cwd=root, env=_environment(), check=False).returncode
     except KeyboardInterrupt:

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), *(str(HERE / name) for name in ("blocks", "grading"))]  # helpers
+sys.path[:0] = [str(HERE), *(str(HERE / name) for name in ("blocks", "grading", "browser"))]
 
-STUDENT = pytest.StashKey[Counter]()
+from student_counts import STUDENT  # noqa: E402 (tests/ is on the path from here on)
 
 
 def pytest_addoption(parser):

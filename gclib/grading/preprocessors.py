@@ -5,11 +5,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from nbformat.v4 import new_markdown_cell
 from nbgrader import utils
 from nbgrader.nbgraderformat import MetadataValidator
 from nbgrader.preprocessors import ClearHiddenTests, NbGraderPreprocessor, OverwriteCells
 
+from gclib.checks.cells import read_cells, source_of
+from gclib.grading.notebooks import grade_metadata
+
 HIDDEN_MARK = "BEGIN HIDDEN TESTS"
+RUBRIC_TAG = "rubric"
 
 
 class DropDuplicateIds(NbGraderPreprocessor):
@@ -105,6 +112,48 @@ class StderrToStdout(NbGraderPreprocessor):
                 if output.output_type == "stream" and output.name == "stderr":
                     output.name = "stdout"
         return cell, resources
+
+
+class ShowRubric(NbGraderPreprocessor):
+    """For the formgrader: put the model answer and the rubric under a written answer.
+
+    They stand in the source notebook's solution, which nbgrader shows to nobody. Feedback pages
+    leave them out again (:class:`HideRubric`).
+    """
+
+    def preprocess(self, nb, resources):
+        """Add a cell behind each answer that a person grades."""
+        names = resources["nbgrader"]
+        source = Path("solutions", names["assignment"], f"{names['notebook']}.ipynb")
+        rubrics = {
+            grade_metadata(cell)["grade_id"]: "\n".join(_marked_text(source_of(cell)))
+            for cell in (read_cells(source) if source.is_file() else [])
+            if grade_metadata(cell).get("grade") and grade_metadata(cell).get("solution")
+        }
+        cells = []
+        for cell in nb.cells:
+            cells.append(cell)
+            name = cell.metadata.get("nbgrader", {}).get("grade_id")
+            if name in rubrics:
+                text = f"> **For the person who grades** ({name})\n\n{rubrics[name]}"
+                cells.append(new_markdown_cell(text, metadata={"tags": [RUBRIC_TAG]}))
+        nb.cells = cells
+        return nb, resources
+
+
+class HideRubric(NbGraderPreprocessor):
+    """For feedback: leave out what :class:`ShowRubric` added."""
+
+    def preprocess(self, nb, resources):
+        """Drop the cells for the grader."""
+        nb.cells = [c for c in nb.cells if RUBRIC_TAG not in c.metadata.get("tags", [])]
+        return nb, resources
+
+
+def _marked_text(source: str) -> list[str]:
+    return [
+        line for line in source.split("\n") if "### BEGIN" not in line and "### END" not in line
+    ]
 
 
 class HideHiddenTests(ClearHiddenTests):

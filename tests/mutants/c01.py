@@ -857,22 +857,28 @@ VARIANTS = {
         "pair as a convolution": _general(
             "NonLocalBlock", _SIGNATURE_5, _ON_MAPS, _CONV_5, _PAIR_CONV, _CONV_PAIRS
         ),
-        "by inheritance": "class NonLocalBlock(NonLocalBlock2d):\n"
+        "by inheritance": "class Layers(nn.Module):\n"
+        "    def __init__(self, c, d, kind):\n"
+        "        super().__init__()\n"
+        "        normalise(torch.zeros(1, 1, 1), kind)  # refuses unknown names\n"
+        "        self.kind = kind\n"
+        "        if kind != 'gaussian':\n"
+        "            self.query, self.key = nn.Conv2d(c, d, 1), nn.Conv2d(c, d, 1)\n"
+        "        else:\n            self.query = self.key = nn.Identity()\n"
+        "        self.value, self.out = nn.Conv2d(c, d, 1), nn.Conv2d(d, c, 1)\n"
+        "        nn.init.zeros_(self.out.weight), nn.init.zeros_(self.out.bias)\n"
+        "        if kind == 'concat':\n"
+        "            self.pair = nn.Linear(2 * d, 1, bias=False)\n"
+        "\n\nclass NonLocalBlock(Layers):\n"
         '    def __init__(self, in_channels, instantiation="embedded_gaussian", reduction=2):\n'
-        "        super().__init__(in_channels, reduction)\n"
-        "        normalise(torch.zeros(1, 1, 1), instantiation)  # refuses unknown names\n"
-        "        self.instantiation = instantiation\n"
-        '        if instantiation == "gaussian":\n'
-        "            self.query = self.key = nn.Identity()\n"
-        '        if instantiation == "concat":\n'
-        "            self.pair = nn.Linear(2 * (in_channels // reduction), 1, bias=False)\n"
+        "        super().__init__(in_channels, in_channels // reduction, instantiation)\n"
         "    def forward(self, x):\n"
         "        q, k, v = (m(x).flatten(2).mT for m in (self.query, self.key, self.value))\n"
-        '        if self.instantiation == "concat":\n'
+        '        if self.kind == "concat":\n'
         "            a, b = self.pair.weight[0].chunk(2)\n"
         "            s = F.relu((q @ a)[:, :, None] + (k @ b)[:, None])\n"
         "        else:\n            s = q @ k.mT\n"
-        "        y = (normalise(s, self.instantiation) @ v).mT.reshape(len(x), -1, *x.shape[2:])\n"
+        "        y = (normalise(s, self.kind) @ v).mT.reshape(len(x), -1, *x.shape[2:])\n"
         "        return x + self.out(y)\n",
     },
     "c01-e6": {

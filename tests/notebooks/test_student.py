@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from conftest import STUDENT
+from student_counts import STUDENT
 
 from gclib.checks.exercise import exercises_of
 from gclib.checks.work import check_one, load_module, load_notebook

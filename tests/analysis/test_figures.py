@@ -1,0 +1,98 @@
+"""Figures carry an alt text and a summary in numbers, and touch no global state."""
+
+import base64
+import io
+import re
+import sys
+
+import matplotlib
+import pytest
+import torch
+
+from gclib.analysis import diagrams, figures
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What would be displayed in a notebook."""
+    import IPython
+
+    data = []
+    monkeypatch.setattr(IPython, "get_ipython", lambda: object())
+    monkeypatch.setattr("IPython.display.display", lambda bundle, raw: data.append(bundle))
+    return data
+
+
+def image_size(bundle):
+    """Width and height of the PNG inside of a bundle."""
+    png = base64.b64decode(re.search(r"base64,([^\"]+)", bundle["text/html"])[1])
+    assert png.startswith(b"\x89PNG")
+    from matplotlib.image import imread
+
+    return imread(io.BytesIO(png)).shape[:2]
+
+
+def test_alt_text_is_in_the_image_and_the_fallback(shown):
+    figures.matrices({"a": torch.eye(3)}, alt='A "diagonal" of <ones>.')
+    (bundle,) = shown
+    assert bundle["text/plain"] == 'A "diagonal" of <ones>.'
+    assert 'alt="A &quot;diagonal&quot; of &lt;ones&gt;."' in bundle["text/html"]
+    height, width = image_size(bundle)
+    assert height > 300
+    assert width > 300
+
+
+def test_nothing_is_shown_outside_of_a_notebook(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "IPython", None)
+    figures.matrices({"a": torch.eye(3)}, alt="x")
+    assert capsys.readouterr().out == "a: shape (3, 3), from 0 to 1, rows sum to 1\n"
+
+
+def test_summary_tells_range_and_row_sums():
+    assert figures.describe("m", torch.tensor([[1.0, 2], [3, 4.5]])) == (
+        "m: shape (2, 2), from 1 to 4.5, rows sum to 3 to 7.5"
+    )
+    assert figures.describe("v", torch.tensor([1.0, 2])) == "v: shape (2,), from 1 to 2"
+
+
+def test_maps_tell_where_they_are_largest(shown, capsys):
+    map_ = torch.zeros(4, 6)
+    map_[2, 5] = 0.5
+    seen = (torch.arange(24).view(4, 6) < 7).double()
+    figures.maps({"attention": map_, "seen": seen}, mark=(1, 1), alt="two maps")
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "attention: from 0 to 0.5, largest at (2, 5), sum 0.5"
+    assert out[1] == "seen: 1 at 7 of 24 positions, 0 at the others"
+    assert len(shown) == 1
+
+
+def test_curves_print_the_power(shown, capsys):
+    x = (2, 4, 8)
+    figures.curves(x, {"square": [v**2 for v in x]}, xlabel="x", ylabel="y", alt="a line", log=True)
+    assert capsys.readouterr().out == "square: grows like the power 2.00 (last two points)\n"
+    assert figures.slope(x, [v**4 for v in x]) == pytest.approx(4)
+    assert len(shown) == 1
+
+
+def test_gradients_and_half_precision_can_be_drawn(shown):
+    figures.matrices({"a": torch.randn(9, 9, dtype=torch.bfloat16).requires_grad_()}, alt="x")
+    assert len(shown) == 1
+
+
+def test_global_state_of_matplotlib_stays(shown):
+    def state():  # reading "backend" would choose one
+        return {
+            key: matplotlib.rcParams[key] for key in matplotlib.rcParams if "backend" not in key
+        }
+
+    before = state()
+    figures.matrices({"a": torch.eye(2), "b": torch.eye(2)}, alt="x", shared_scale=False)
+    assert state() == before
+
+
+def test_the_paper_in_one_picture(shown):
+    figures.show(diagrams.three_steps(), diagrams.ALT)
+    height, width = image_size(shown[0])
+    assert width > 2 * height > 400
+    for block in ("NL", "SNL", "SE", "GC"):
+        assert block in diagrams.ALT
