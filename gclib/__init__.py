@@ -4,6 +4,8 @@
 and matplotlib only by the parts that need them.
 """
 
+from __future__ import annotations
+
 from importlib import import_module
 
 __version__ = "0.1.0"

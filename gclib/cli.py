@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import functools
+import os
 import sys
 from pathlib import Path
 
@@ -15,7 +17,12 @@ def build_parser() -> argparse.ArgumentParser:
         prog="gclib", description="The GCNet course at a terminal.", allow_abbrev=False
     )
     parser.add_argument("--version", action="version", version=f"gclib {gclib.__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(
+        dest="command",
+        metavar="COMMAND",
+        required=True,
+        parser_class=functools.partial(argparse.ArgumentParser, allow_abbrev=False),
+    )
 
     command = commands.add_parser("doctor", help="look at the installation, say what to mend")
     command.set_defaults(run=_doctor)
@@ -52,17 +59,25 @@ def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     parser = build_parser()
     _suggest(parser, arguments)
+    first = arguments[1] if len(arguments) > 1 else ""
+    if arguments[:1] == ["lab"] and first.startswith("-") and first not in ("-h", "--help"):
+        arguments = ["lab", "00", *arguments[1:]]  # else the 8899 of --port 8899 is a chapter
     options, unknown = parser.parse_known_args(arguments)
     if unknown and options.command != "lab":
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     options.rest = unknown
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # "·" on a terminal that has none
+            stream.reconfigure(errors="replace")
     try:
-        return options.run(options)
+        status = options.run(options)
+        sys.stdout.flush()
+        return status
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)
         return 130
     except BrokenPipeError:  # gclib status | head
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing left to flush
         return 141
 
 
@@ -131,6 +146,7 @@ def _status(options: argparse.Namespace) -> int:
         work = work_folder()
     except WorkspaceError as error:
         return _fail(error)
+    print("Running the code of work/ on this computer, without a sandbox: your own only.")
     total = worth = 0
     for chapter in CHAPTERS:
         path = work / chapter.notebook

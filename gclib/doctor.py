@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
-from pathlib import Path
+from importlib.util import find_spec
 
 import gclib
 from gclib.course import repository
@@ -158,24 +159,25 @@ def _ask_jupyter() -> dict[str, subprocess.Popen]:
 
 def _jupyter(reports: dict[str, subprocess.Popen]) -> Iterator[Finding]:
     """Extensions as JupyterLab itself reports them."""
+    reinstall = "make install   (or: pip install -e '.[course]')"
+    there = find_spec("jupyter_core") is not None
     for name, report in reports.items():
         lines = [line for line in report.communicate()[0].splitlines() if "nbgrader" in line]
         if any("enabled" in line for line in lines):
             yield Finding(name, "ok", "nbgrader enabled")
         elif name == "lab extension":
             fix = "python -m jupyter labextension enable @jupyter/nbgrader"
-            yield Finding(name, "mend", "nbgrader is not enabled", fix)
+            yield Finding(name, "mend", "nbgrader is not enabled", fix if there else reinstall)
         else:
             fix = "python -m jupyter server extension enable --sys-prefix --py nbgrader"
-            yield Finding(name, "mend", "nbgrader is not enabled", fix)
+            yield Finding(name, "mend", "nbgrader is not enabled", fix if there else reinstall)
     try:
         from jupyter_client.kernelspec import KernelSpecManager
 
         KernelSpecManager().get_kernel_spec("python3")
         yield Finding("kernel", "ok", "python3")
     except Exception:
-        fix = "python -m ipykernel install --sys-prefix"
-        yield Finding("kernel", "mend", "no kernel called python3", fix)
+        yield Finding("kernel", "mend", "no kernel called python3", reinstall)
 
 
 def _folders() -> Iterator[Finding]:
@@ -228,7 +230,7 @@ def main() -> int:
 
 def _anonymous(text: str) -> str:
     """Remove the home folder and the user's name, wherever a library put them."""
-    home = str(Path.home())
+    home = os.path.expanduser("~")  # stays "~" where there is none
     text = text.replace(home, "~") if len(home) > 1 else text
     user = os.environ.get("USER") or os.environ.get("USERNAME") or ""
-    return text.replace(f"/{user}/", "/~/").replace(f"\\{user}\\", "\\~\\") if user else text
+    return re.sub(rf"(?<=[/\\]){re.escape(user)}(?!\w)", "~", text) if user else text

@@ -44,6 +44,7 @@ def install(kind: str, environment: Path, torch_index: str | None = None) -> boo
     python = environment_python(environment)
     if python.exists() and stamp.is_file() and stamp.read_text() == wanted:
         return False
+    stamp.unlink(missing_ok=True)  # until pip has finished, nothing is known
     _make_environment(environment, python)
     if not _has_torch(python):
         _announce_download(torch_index)
@@ -62,11 +63,14 @@ def _fingerprint(kind: str, torch_index: str | None) -> str:
 
 def _make_environment(environment: Path, python: Path) -> None:
     """Create the environment, or a new one where an interruption left half of one."""
-    if python.exists() and _runs([python, "-m", "pip", "--version"]):
+    same = f"import sys; sys.exit(sys.version_info[:2] != {sys.version_info[:2]})"
+    if python.exists() and _runs([python, "-c", same]) and _runs([python, "-m", "pip", "-V"]):
         return
     print(f"Creating {environment.name} with Python {platform.python_version()} ...", flush=True)
     command = [sys.executable, "-m", "venv", "--clear", str(environment)]
     if subprocess.run(command, check=False).returncode != 0:
+        if _runs([sys.executable, "-c", "import ensurepip"]):
+            raise InstallFailed("Python could not create the environment; the lines above say why")
         raise InstallFailed(
             "Python could not create the environment. On Debian and Ubuntu its venv is a package "
             f"of its own: sudo apt install python{sys.version_info[0]}.{sys.version_info[1]}-venv"
@@ -125,7 +129,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"Not installed: {error}.", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"Not installed: {error.strerror}: {error.filename}.", file=sys.stderr)
+        where = f": {error.filename}" if error.filename else ""
+        print(f"Not installed: {error.strerror}{where}.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nStopped. Run the same command again to go on.", file=sys.stderr)

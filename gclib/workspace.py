@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,8 +63,7 @@ def start(chapters: tuple[Chapter, ...] = CHAPTERS, *, again: bool = False) -> l
         target = work / chapter.notebook
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            backup = _set_aside(target) if again and target.exists() else None
-            created = _copy_unless_there(source, target)
+            created, backup = _copy(source, target, again)
         except OSError as error:
             raise WorkspaceError(_explain(error, f"work/{chapter.notebook}")) from None
         what = "again" if backup else "new" if created else "kept"
@@ -70,28 +71,35 @@ def start(chapters: tuple[Chapter, ...] = CHAPTERS, *, again: bool = False) -> l
     return done
 
 
-def _copy_unless_there(source: Path, target: Path) -> bool:
-    """Copy in one step that fails rather than overwrite; whether a file was made."""
-    if target.exists():
-        return False
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+def _copy(source: Path, target: Path, again: bool) -> tuple[bool, Path | None]:
+    """Copy in one step that fails rather than overwrite; whether a file was made, and the backup.
+
+    The copy is complete before anything is renamed, so a full disk leaves all as it was.
+    """
+    if target.exists() and not again:
+        return False, None
+    number, partial = tempfile.mkstemp(".partial", f".{target.name}.", target.parent)
+    backup = None
     try:
-        with open(partial, "xb") as file:
+        with open(number, "wb") as file:
             file.write(source.read_bytes())
             file.flush()
             os.fsync(file.fileno())
+        os.chmod(partial, stat.S_IMODE(source.stat().st_mode))
+        if again and target.exists():
+            backup = _set_aside(target)
         try:
             os.link(partial, target)  # unlike rename, never replaces a file
         except FileExistsError:
-            return False
+            return False, backup
         except OSError:  # a file system without hard links
             if target.exists():
-                return False
+                return False, backup
             os.rename(partial, target)
-        return True
+        return True, backup
     finally:
         with contextlib.suppress(FileNotFoundError):
-            partial.unlink()
+            os.unlink(partial)
 
 
 def _set_aside(target: Path) -> Path:
@@ -99,11 +107,19 @@ def _set_aside(target: Path) -> Path:
     stamp = time.strftime("%Y-%m-%d-%H%M%S")
     backup = target.with_name(f"{target.stem}.{stamp}{target.suffix}")
     number = 1
-    while backup.exists():
+    while True:
+        try:
+            os.link(target, backup)  # unlike rename, never replaces the backup of another process
+            os.unlink(target)
+            return backup
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without hard links
+            if not backup.exists():
+                os.rename(target, backup)
+                return backup
         number += 1
         backup = target.with_name(f"{target.stem}.{stamp}-{number}{target.suffix}")
-    os.rename(target, backup)
-    return backup
 
 
 def _explain(error: OSError, what: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 from pathlib import Path
 
 
@@ -32,7 +34,59 @@ def read_cells(path: Path) -> list[dict]:
         hint = "open it in JupyterLab and save it once" if old else "is this the right file?"
         kind = "a notebook in an old format" if old else "not a notebook"
         raise UnreadableWork(f"{path.name}: {kind}; {hint}")
+    if not all(_is_cell(cell) for cell in notebook["cells"]):
+        raise UnreadableWork(f"{path.name}: not a notebook: a cell has no text; restore a backup")
     return notebook["cells"]
+
+
+def _is_cell(cell: object) -> bool:
+    if not isinstance(cell, dict) or not isinstance(cell.get("metadata", {}), dict):
+        return False
+    source = cell.get("source", "")
+    lines = source if isinstance(source, list) else [source]
+    return all(isinstance(line, str) for line in lines)
+
+
+def parse_cell(source: str, filename: str = "<cell>") -> ast.Module:
+    """The syntax tree of a code cell, with what Jupyter takes besides Python left out.
+
+    Raises:
+        SyntaxError: it is not Python without that, either.
+    """
+    try:
+        return _parse(source, filename)
+    except SyntaxError:
+        return _parse(python_of(source), filename)
+
+
+def _parse(source: str, filename: str) -> ast.Module:
+    try:
+        flags = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+        return compile(source, filename, "exec", flags, dont_inherit=True)
+    except ValueError as error:  # a null byte, before Python 3.12
+        raise SyntaxError(str(error), (filename, 1, 1, "")) from None
+
+
+_RUNS_PYTHON = ("%%time", "%%timeit", "%%capture", "%%prun")
+
+
+def python_of(source: str) -> str:
+    """The Python of a cell: magics, commands and help become ``pass``; line numbers stay."""
+    if source.lstrip().startswith("%%"):
+        blank, _, rest = source.partition("%%")
+        first, _, body = rest.partition("\n")
+        if f"%%{first}".split()[0] not in _RUNS_PYTHON:
+            return ""
+        source = f"{blank}\n{body}"
+    return "\n".join(_python_of_line(line) for line in source.split("\n"))
+
+
+def _python_of_line(line: str) -> str:
+    text = line.strip()
+    indent = line[: len(line) - len(line.lstrip())]
+    if text.startswith(("%", "!", "?")) or text.endswith("?"):
+        return f"{indent}pass"
+    return re.sub(r"^(\s*[\w., ]+=\s*)[%!].*$", r"\1None", line)
 
 
 def source_of(cell: dict) -> str:

@@ -203,8 +203,10 @@ def _run(function: Callable, inputs: tuple, options: dict) -> Any:
         if str(error) in ("", STUB_MESSAGE):  # torch raises this type too, with a message
             raise StubReached from None
         raise StudentError(_describe(error)) from None
-    except (KeyboardInterrupt, SystemExit):
+    except KeyboardInterrupt:
         raise
+    except SystemExit:
+        raise StudentError("SystemExit: the code calls exit()") from None
     except RecursionError as error:
         raise StudentError(f"RecursionError: {error}: does the code call itself?") from None
     except Exception as error:

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from gclib.checks.cells import UnreadableWork, read_cells, source_of
+from gclib.checks.cells import UnreadableWork, parse_cell, read_cells, source_of
 from gclib.checks.exercise import Exercise, exercises_of
 from gclib.checks.outcome import CheckFailed, NotAttempted
 
@@ -61,10 +61,9 @@ def load_notebook(path: Path) -> Work:
     work = Work(origin=path.name)
     for label, is_answer, source in _code_cells(path):
         filename = f"<{label}>"
-        source = _without_magics(source)
         linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
         try:
-            tree = ast.parse(source, filename)
+            tree = parse_cell(source, filename)
         except SyntaxError as error:
             where = f"line {error.lineno}: {(error.text or '').strip()}"
             work.problems[label] = f"SyntaxError: {error.msg} in {where}"
@@ -74,11 +73,12 @@ def load_notebook(path: Path) -> Work:
                 work.names[name] = label
             if not _is_definition(statement, is_answer):
                 continue
-            code = compile(ast.Module([statement], type_ignores=[]), filename, "exec")
             try:
+                module = ast.Module([statement], type_ignores=[])
+                code = compile(module, filename, "exec", dont_inherit=True)
                 with contextlib.redirect_stdout(io.StringIO()):
                     exec(code, work.definitions)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 work.problems[label] = f"{type(error).__name__}: {error}"
     work.definitions.pop("__builtins__", None)
     return work
@@ -97,7 +97,12 @@ def load_module(name: str) -> Work:
                 raise UnreadableWork(f"{name}: no such file")
             spec = importlib.util.spec_from_file_location(path.stem, path)
             module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
+            sys.modules[path.stem] = module  # dataclasses look there
+            sys.path.insert(0, str(path.parent))
+            try:
+                spec.loader.exec_module(module)
+            finally:
+                sys.path.remove(str(path.parent))
         else:
             sys.path.insert(0, str(Path.cwd()))
             try:
@@ -106,7 +111,7 @@ def load_module(name: str) -> Work:
                 sys.path.pop(0)
     except UnreadableWork:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UnreadableWork(f"cannot import {name}: {type(error).__name__}: {error}") from None
     return Work(origin=name, definitions=dict(vars(module)))
 
@@ -146,18 +151,17 @@ def _code_cells(path: Path) -> Iterator[tuple[str, bool, str]]:
             yield label, bool(nbgrader.get("solution")), source_of(cell)
 
 
-def _without_magics(source: str) -> str:
-    """Drop %magics and !commands, keeping the line numbers; a %%cell becomes empty."""
-    if source.lstrip().startswith("%%"):
-        return ""
-    lines = source.split("\n")
-    return "\n".join("" if line.lstrip().startswith(("%", "!")) else line for line in lines)
-
-
 def _defined_names(statement: ast.stmt) -> list[str]:
     if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
         return [statement.name]
     return []
+
+
+def _calls(value: ast.AST | None) -> bool:
+    """Whether evaluating this calls anything; the body of a lambda is not evaluated."""
+    if value is None or isinstance(value, ast.Lambda):
+        return False
+    return isinstance(value, ast.Call) or any(map(_calls, ast.iter_child_nodes(value)))
 
 
 def _is_definition(statement: ast.stmt, is_answer: bool) -> bool:
@@ -165,5 +169,5 @@ def _is_definition(statement: ast.stmt, is_answer: bool) -> bool:
     if isinstance(statement, kept):
         return True
     if isinstance(statement, (ast.Assign, ast.AnnAssign)):
-        return is_answer or not any(isinstance(node, ast.Call) for node in ast.walk(statement))
+        return is_answer or not _calls(statement.value)
     return is_answer and isinstance(statement, (ast.If, ast.Try, ast.With))

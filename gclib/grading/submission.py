@@ -6,10 +6,9 @@ It runs none of the student's code. ``gclib submit-check PATH`` in a terminal,
 
 from __future__ import annotations
 
-import ast
 from pathlib import Path
 
-from gclib.checks.cells import UnreadableWork, read_cells, source_of
+from gclib.checks.cells import UnreadableWork, parse_cell, read_cells, source_of
 from gclib.checks.outcome import STUB_MESSAGE
 from gclib.course import CHAPTERS, Chapter, repository
 from gclib.grading.notebooks import grade_metadata
@@ -49,12 +48,12 @@ def problems_of(path: Path, chapter: Chapter | None = None) -> list[str]:
     size = path.stat().st_size / 2**20
     if size > LARGEST_MIB:
         problems.append(
-            f"the file has {size:.0f} MiB, mostly outputs; clear them with Edit > Clear Outputs of "
-            "All Cells, and save"
+            f"the file has {size:.0f} MiB (at most {LARGEST_MIB} MiB), mostly outputs; clear them "
+            "with Edit > Clear Outputs of All Cells, and save"
         )
     problems += _graded_cells(cells, _released(chapter))
     for number, cell in enumerate(cells, start=1):
-        name = grade_metadata(cell).get("grade_id") or f"cell {number}"
+        name = grade_metadata(cell).get("grade_id") or number
         if cell.get("cell_type") == "code":
             problems += _syntax(name, source_of(cell))
     return problems
@@ -65,7 +64,7 @@ def unanswered(path: Path) -> list[str]:
     stub = f'raise NotImplementedError("{STUB_MESSAGE}")'
     found = []
     for cell in read_cells(path):
-        metadata, source = grade_metadata(cell), source_of(cell)
+        metadata, source = grade_metadata(cell), source_of(cell).strip()
         if metadata.get("solution") and (stub in source or source == "*Write your answer here.*"):
             found.append(metadata["grade_id"])
     return found
@@ -130,18 +129,15 @@ def _graded_cells(cells: list[dict], released: list[dict] | None) -> list[str]:
         if copy.get("cell_type") != cell["cell_type"]:
             problems.append(f"cell {name} became a {copy.get('cell_type')} cell; change it back")
         elif metadata.get("locked") and source_of(copy) != source_of(cell):
-            problems.append(f"cell {name} was edited; grading uses the original in its place")
+            problems.append(
+                f"cell {name} was edited; undo your change (grading uses the original in any case)"
+            )
     return problems
 
 
-def _syntax(name: str, source: str) -> list[str]:
-    code = "\n".join(
-        "" if line.lstrip().startswith(("%", "!")) else line for line in source.split("\n")
-    )
-    if source.lstrip().startswith("%%"):
-        return []
+def _syntax(name: str | int, source: str) -> list[str]:
     try:
-        ast.parse(code)
+        parse_cell(source)
     except SyntaxError as error:
         return [f"cell {name} has a syntax error in line {error.lineno}: {error.msg}"]
     return []
