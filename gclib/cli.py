@@ -105,7 +105,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _lab(options: argparse.Namespace) -> int:
-    from gclib.course import find_chapter
+    from gclib.chapters import find_chapter
     from gclib.lab import open_lab
     from gclib.workspace import WorkspaceError
 
@@ -116,7 +116,7 @@ def _lab(options: argparse.Namespace) -> int:
 
 
 def _start(options: argparse.Namespace) -> int:
-    from gclib.course import CHAPTERS, find_chapter
+    from gclib.chapters import CHAPTERS, find_chapter
     from gclib.workspace import WorkspaceError, start
 
     if options.again and not options.chapter:
@@ -138,8 +138,8 @@ def _start(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
+    from gclib.chapters import CHAPTERS
     from gclib.checks.work import UnreadableWork, check_work, load_notebook
-    from gclib.course import CHAPTERS
     from gclib.workspace import WorkspaceError, work_folder
 
     try:
@@ -169,7 +169,7 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from gclib.course import find_chapter
+    from gclib.chapters import find_chapter
     from gclib.workspace import WorkspaceError, work_folder
 
     try:

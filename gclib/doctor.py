@@ -18,7 +18,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 
 import gclib
-from gclib.course import repository
+from gclib.chapters import repository
 
 OLDEST_PYTHON, FIRST_UNTESTED_PYTHON = (3, 10), (3, 14)
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from gclib.course import Chapter
+from gclib.chapters import Chapter
 from gclib.workspace import start, work_folder
 
 

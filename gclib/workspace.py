@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from gclib.course import CHAPTERS, Chapter, repository
+from gclib.chapters import CHAPTERS, Chapter, repository
 
 
 class WorkspaceError(Exception):

@@ -18,8 +18,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from gclib.chapters import CHAPTERS, repository
 from gclib.checks.cells import read_cells, source_of
-from gclib.course import CHAPTERS, repository
 from gclib.grading.notebooks import (
     BEGIN_HIDDEN,
     BEGIN_SOLUTION,

@@ -14,9 +14,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from gclib.chapters import CHAPTERS, Chapter, repository
 from gclib.checks.cells import UnreadableWork, read_cells, source_of
 from gclib.checks.exercise import exercises_of
-from gclib.course import CHAPTERS, Chapter, repository
 from gclib.grading.notebooks import (
     BEGIN_HIDDEN,
     BEGIN_SOLUTION,
@@ -231,7 +231,7 @@ def main(argv: list[str] | None = None) -> int:
     for folder in sorted((root / "solutions").glob("*/")):
         if folder.name not in known:
             found += 1
-            print(f"solutions/{folder.name}: not a chapter of gclib.course.CHAPTERS")
+            print(f"solutions/{folder.name}: not a chapter of gclib.chapters.CHAPTERS")
     print(f"{len(CHAPTERS)} notebooks checked, {found or 'no'} problems")
     return 1 if found else 0
 

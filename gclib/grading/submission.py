@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gclib.chapters import CHAPTERS, Chapter, repository
 from gclib.checks.cells import UnreadableWork, parse_cell, read_cells, source_of
 from gclib.checks.outcome import STUB_MESSAGE
-from gclib.course import CHAPTERS, Chapter, repository
 from gclib.grading.notebooks import grade_metadata
 
 LARGEST_MIB = 5

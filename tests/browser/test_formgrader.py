@@ -6,7 +6,7 @@ import pytest
 from classroom import Classroom
 from lab_server import served
 
-from gclib.course import find_chapter
+from gclib.chapters import find_chapter
 
 pytestmark = pytest.mark.full
 

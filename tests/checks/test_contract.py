@@ -14,13 +14,13 @@ import torch
 from mutants.answers import define
 from torch import nn
 
+from gclib.chapters import CHAPTERS
 from gclib.checks import CheckFailed, NotAttempted, c00, c01
 from gclib.checks.exercise import exercises_of
 from gclib.checks.handle import Handle, Opaque, StubReached, StudentError, plain, wrap
 from gclib.checks.outcome import STUB_MESSAGE
 from gclib.checks.report import Report
 from gclib.checks.roles import assignments, names_in, weights_for
-from gclib.course import CHAPTERS
 
 ALL = [
     (chapter.number, exercise)

@@ -12,9 +12,9 @@ import pytest
 from mutants.answers import define, references
 from mutants.generate import generated
 
+from gclib.chapters import CHAPTERS
 from gclib.checks import CheckFailed, NotAttempted
 from gclib.checks.exercise import exercises_of
-from gclib.course import CHAPTERS
 
 EXPLAINED = json.loads((Path(__file__).parents[1] / "mutants/survivors.json").read_text())
 

@@ -3,10 +3,10 @@
 import pytest
 from mutants.answers import apply, define, mutants, references, variants
 
+from gclib.chapters import CHAPTERS
 from gclib.checks import CheckFailed, NotAttempted
 from gclib.checks.exercise import exercises_of
 from gclib.checks.outcome import STUB_MESSAGE
-from gclib.course import CHAPTERS
 
 
 def hidden_checks(chapter):

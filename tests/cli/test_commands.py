@@ -15,8 +15,8 @@ import pytest
 from handmade import cell, code, notebook_of, released, solved, write
 
 import gclib
+from gclib.chapters import CHAPTERS
 from gclib.cli import build_parser, main
-from gclib.course import CHAPTERS
 
 NOTEBOOK = "work/00_start/start.ipynb"
 COMMANDS = ("doctor", "lab", "start", "status", "check", "submit-check")

@@ -7,7 +7,7 @@ import pytest
 from handmade import answer_cells, cell, code, grade_id, notebook_of, released, solved, write
 
 from gclib import course as course_module
-from gclib.course import CHAPTERS
+from gclib.chapters import CHAPTERS
 from gclib.grading.submission import LARGEST_MIB, chapter_of, problems_of, report, unanswered
 
 ANSWERS = ["c01-e1", "c01-e2", "c01-e3", "c01-e4", "c01-e5", "c01-e6", "c01-e7", "c01-reflection"]

@@ -12,7 +12,7 @@ import pytest
 from handmade import as_plain_user, mounts
 
 from gclib import workspace
-from gclib.course import CHAPTERS, find_chapter
+from gclib.chapters import CHAPTERS, find_chapter
 from gclib.workspace import WorkspaceError, start
 
 ONE = find_chapter("01")

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from mutants.answers import ROOT
 
+from gclib.chapters import Chapter
 from gclib.checks.cells import source_of
-from gclib.course import Chapter
 from gclib.grading.generate import generate
 from gclib.grading.notebooks import grade_metadata
 

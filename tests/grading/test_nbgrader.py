@@ -13,8 +13,8 @@ import pytest
 from classroom import Classroom, index_of, replace, text_of
 from mutants.answers import apply, mutants, references, variants
 
+from gclib.chapters import CHAPTERS
 from gclib.checks.exercise import exercises_of
-from gclib.course import CHAPTERS
 
 pytestmark = pytest.mark.full
 

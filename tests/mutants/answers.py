@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
+from gclib.chapters import CHAPTERS
 from gclib.checks.cells import read_cells, source_of
-from gclib.course import CHAPTERS
 from gclib.grading.notebooks import BEGIN_SOLUTION, END_SOLUTION, grade_metadata
 
 ROOT = Path(__file__).parents[2]

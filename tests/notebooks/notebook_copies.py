@@ -4,7 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
-from gclib.course import find_chapter
+from gclib.chapters import find_chapter
 from gclib.grading.notebooks import canonical
 
 ROOT = Path(__file__).resolve().parents[2]

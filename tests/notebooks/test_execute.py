@@ -15,8 +15,8 @@ import torch
 from nbclient import NotebookClient
 from notebook_copies import ROOT
 
+from gclib.chapters import CHAPTERS
 from gclib.checks import expected
-from gclib.course import CHAPTERS
 
 FIGURES = ROOT / "gclib" / "checks" / "expected_figures"
 CHAPTER_IDS = [chapter.folder for chapter in CHAPTERS]

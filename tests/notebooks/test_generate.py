@@ -26,9 +26,9 @@ from notebook_copies import (
     source,
 )
 
+from gclib.chapters import CHAPTERS
 from gclib.checks.exercise import exercises_of
 from gclib.checks.outcome import STUB_MESSAGE
-from gclib.course import CHAPTERS
 from gclib.grading import generate as generation
 from gclib.grading.generate import GenerationFailed, generate, verify
 

@@ -24,7 +24,7 @@ from notebook_copies import (
     source,
 )
 
-from gclib.course import CHAPTERS
+from gclib.chapters import CHAPTERS
 from gclib.grading import lint
 from gclib.grading.notebooks import canonical
 

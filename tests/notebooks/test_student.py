@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from student_counts import STUDENT
 
+from gclib.chapters import CHAPTERS
 from gclib.checks.exercise import exercises_of
 from gclib.checks.work import check_one, load_module, load_notebook
-from gclib.course import CHAPTERS
 
 
 def pytest_generate_tests(metafunc):

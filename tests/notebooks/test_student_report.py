@@ -8,7 +8,7 @@ import sys
 import pytest
 from mutants.answers import ROOT, apply, mutants, references
 
-from gclib.course import CHAPTERS, find_chapter
+from gclib.chapters import CHAPTERS, find_chapter
 from gclib.grading.notebooks import grade_metadata
 
 
