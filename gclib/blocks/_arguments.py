@@ -6,6 +6,7 @@ Each message names the value that was given, what was expected, and the nearest 
 from __future__ import annotations
 
 import difflib
+import numbers
 import operator
 from collections.abc import Iterable
 
@@ -20,8 +21,11 @@ def check_choice(name: str, value: object, choices: Iterable[str | None]) -> Non
     choices = tuple(choices)
     if value in choices:
         return
-    message = f"{name}={value!r}: expected one of {', '.join(map(repr, choices))}"
     names = [choice for choice in choices if isinstance(choice, str)]
+    if len(choices) > 20:  # row ids: those of the same table are enough
+        table = str(value).split("/")[0]
+        choices = tuple(n for n in names if n.startswith(f"{table}/")) or ("<table>/<row>",)
+    message = f"{name}={value!r}: expected one of {', '.join(map(repr, choices))}"
     near = difflib.get_close_matches(str(value).lower().replace("-", "_"), names, n=1, cutoff=0.5)
     raise ValueError(f"{message}; did you mean {near[0]!r}?" if near else message)
 
@@ -42,10 +46,29 @@ def check_integer(name: str, value: object, hint: str = "") -> int:
 
 def check_ndim(ndim: object) -> int:
     """Return ``ndim`` if it is 1, 2 or 3."""
-    if isinstance(ndim, bool) or ndim not in AXES:
-        shapes = ", ".join(f"{k} for {v}" for k, v in AXES.items())
-        raise ValueError(f"ndim={ndim!r}: expected the number of position axes: {shapes}")
-    return int(ndim)
+    shapes = ", ".join(f"{k} for {v}" for k, v in AXES.items())
+    hint = f"the number of position axes: {shapes}"
+    value = check_integer("ndim", ndim, hint)
+    if value not in AXES:
+        raise ValueError(f"ndim={ndim!r}: expected {hint}")
+    return value
+
+
+def check_bool(name: str, value: object) -> bool:
+    """Return ``value`` if it is True or False: the string "none" is true for Python."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}={value!r}: expected True or False")
+    return value
+
+
+def check_positive(name: str, value: object, also: str = "") -> float:
+    """Return ``value`` as a float if it is a positive finite number."""
+    expected = f"{name}={value!r}: expected {also}a positive number"
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(expected)
+    if not 0 < value < float("inf"):
+        raise ValueError(expected)
+    return float(value)
 
 
 def check_divisor(name: str, value: object, in_channels: int) -> int:
@@ -54,7 +77,7 @@ def check_divisor(name: str, value: object, in_channels: int) -> int:
     ``value`` is a divisor as in the paper (C/r); code that multiplies by 1/r gets told so.
     """
     hint = ""
-    if isinstance(value, float) and 0 < value < 1:
+    if isinstance(value, float) and 1e-6 < value < 1:
         hint = f"the width is in_channels // {name}, so did you mean {name}={round(1 / value)}?"
     elif isinstance(value, float) and value.is_integer():
         hint = f"did you mean {name}={int(value)}?"
@@ -78,7 +101,11 @@ def check_input(x: object, in_channels: int | None, ndim: int, block: str) -> No
     if not isinstance(x, Tensor):
         raise TypeError(f"{block}: expected a tensor {AXES[ndim]}, got {type(x).__name__}")
     if x.dim() != ndim + 2:
-        hint = f"; pass ndim={x.dim() - 2} to the constructor" if x.dim() - 2 in AXES else ""
+        hint = ""
+        if x.dim() == ndim + 1 and x.shape[0] == in_channels:
+            hint = "; the axis of the examples is missing: pass x[None]"
+        elif x.dim() - 2 in AXES and in_channels in (None, x.shape[1]):
+            hint = f"; pass ndim={x.dim() - 2} to the constructor"
         raise ValueError(
             f"{block}(ndim={ndim}): expected {ndim + 2} axes {AXES[ndim]}, "
             f"got {x.dim()} axes {tuple(x.shape)}{hint}"

@@ -23,11 +23,13 @@ import torch
 from torch import Tensor, nn
 
 from gclib.blocks._arguments import (
+    check_bool,
     check_choice,
     check_divisor,
     check_input,
     check_integer,
     check_ndim,
+    check_positive,
 )
 
 
@@ -41,8 +43,21 @@ class AveragePooling(nn.Module):
         """Map ``(N, C, *positions)`` to the context ``(N, C)`` and the weights ``(N, 1, N_p)``."""
         features = x.flatten(2)  # (N, C, L)
         examples, _, positions = features.shape
-        uniform = (features.new_ones(1, 1, 1) / positions).expand(examples, 1, positions)
-        return features.mean(dim=2), uniform
+        return features.mean(dim=2), features.new_full((examples, 1, positions), 1 / positions)
+
+
+class KeyLogits(nn.Linear):
+    """W_k on a feature map: ``(N, C, L)`` to logits ``(N, 1, L)``."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Multiply a row with each example's matrix.
+
+        A one-output convolution or a column-shaped product would take a matrix-vector path that is
+        several times slower than memory allows.
+        """
+        row = self.weight.expand(features.shape[0], 1, self.in_features)  # (N, 1, C)
+        logits = torch.bmm(row, features)  # (N, 1, L)
+        return logits if self.bias is None else logits + self.bias.to(logits.dtype)
 
 
 class AttentionPooling(nn.Module):
@@ -61,10 +76,18 @@ class AttentionPooling(nn.Module):
     Initialisation as in the official code: Kaiming normal (fan in, gain of ReLU), bias 0.
     """
 
-    def __init__(self, in_channels: int, *, bias: bool = True, device=None, dtype=None) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         self.in_channels = check_integer("in_channels", in_channels)
-        self.key = nn.Linear(self.in_channels, 1, bias=bias, device=device, dtype=dtype)  # W_k
+        check_bool("bias", bias)
+        self.key = KeyLogits(self.in_channels, 1, bias=bias, device=device, dtype=dtype)  # W_k
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -75,14 +98,7 @@ class AttentionPooling(nn.Module):
 
     def attention(self, x: Tensor) -> Tensor:
         """Map ``(N, C, *positions)`` to the attention map ``(N, 1, N_p)``; each row sums to 1."""
-        features = x.flatten(2)  # (N, C, L)
-        # Rows times matrices: a one-output convolution or a column-shaped product would take a
-        # matrix-vector path several times slower than memory allows.
-        key = self.key.weight.expand(features.shape[0], 1, self.in_channels)  # (N, 1, C)
-        logits = torch.bmm(key, features)  # (N, 1, L)
-        if self.key.bias is not None:
-            logits = logits + self.key.bias
-        return logits.softmax(dim=2)
+        return self.key(x.flatten(2)).softmax(dim=2)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Map ``(N, C, *positions)`` to the context ``(N, C)`` and the weights ``(N, 1, N_p)``."""
@@ -103,10 +119,18 @@ class LinearTransform(nn.Module):
         dtype: dtype of the parameters.
     """
 
-    def __init__(self, in_channels: int, *, bias: bool = True, device=None, dtype=None) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         self.in_channels = check_integer("in_channels", in_channels)
         channels = self.in_channels
+        check_bool("bias", bias)
         self.value = nn.Linear(channels, channels, bias=bias, device=device, dtype=dtype)  # W_v
         self.reset_parameters()
 
@@ -133,6 +157,8 @@ class BottleneckTransform(nn.Module):
     Args:
         in_channels: channels C.
         ratio: the paper's r, an integer; the hidden width is ``in_channels // ratio``.
+        hidden: the hidden width itself, in place of ``ratio``; for weights of networks that round
+            it (EfficientNet, RegNet). Default None: by the ratio.
         norm: LayerNorm after the first map (the GC block). False gives SE's transform.
         relu: ReLU after the norm. False only for the row ``2d/r16``.
         norm_eps: epsilon of the LayerNorm; 1e-5 as in the official code (timm uses 1e-6).
@@ -141,7 +167,8 @@ class BottleneckTransform(nn.Module):
         dtype: dtype of the parameters.
 
     Raises:
-        TypeError: ``ratio`` is not an integer, 1/16 in place of 16 for example.
+        TypeError: ``ratio`` is not an integer, 1/16 in place of 16 for example; ``norm``, ``relu``
+            or ``bias`` is not a bool.
         ValueError: ``ratio`` leaves no channels.
 
     The first map keeps PyTorch's initialisation, the last one starts at zero (official code).
@@ -152,16 +179,22 @@ class BottleneckTransform(nn.Module):
         in_channels: int,
         *,
         ratio: int = 16,
+        hidden: int | None = None,
         norm: bool = False,
         relu: bool = True,
         norm_eps: float = 1e-5,
         bias: bool = True,
-        device=None,
-        dtype=None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.in_channels = check_integer("in_channels", in_channels)
-        hidden = check_divisor("ratio", ratio, self.in_channels)
+        for name, value in (("norm", norm), ("relu", relu), ("bias", bias)):
+            check_bool(name, value)
+        check_positive("norm_eps", norm_eps)
+        if hidden is None:
+            hidden = check_divisor("ratio", ratio, self.in_channels)
+        hidden = check_integer("hidden", hidden)
         factory = {"device": device, "dtype": dtype}
         self.reduce = nn.Linear(self.in_channels, hidden, bias=bias, **factory)  # W_v1
         self.norm = nn.LayerNorm(hidden, eps=norm_eps, **factory) if norm else nn.Identity()
@@ -229,12 +262,14 @@ class ContextBlock(nn.Module):
     Args:
         context_modelling: any module that maps ``(N, C, *positions)`` to a context ``(N, C)`` and
             its weights ``(N, 1, N_p)``.
-        transform: any module that maps ``(N, C)`` to ``(N, C)``.
+        transform: any module that maps ``(N, C)`` to ``(N, C)``; with a method
+            ``reset_identity()`` if the block's own is to be used.
         fusion: any module that maps ``(N, C, *positions)`` and ``(N, C, 1, ..., 1)`` to
             ``(N, C, *positions)``.
         ndim: number of position axes: 1, 2 (default) or 3.
 
     Raises:
+        TypeError: a part is not a module, or the input is not a floating-point tensor.
         ValueError: the parts disagree on the channels, or the input does not fit.
 
     mmcv's class of the same name is the GC block; ours is the frame that holds any block.
@@ -250,6 +285,17 @@ class ContextBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.ndim = check_ndim(ndim)
+        parts = {
+            "context_modelling": context_modelling,
+            "transform": transform,
+            "fusion": fusion,
+        }
+        for name, part in parts.items():
+            if not isinstance(part, nn.Module):
+                raise TypeError(
+                    f"{name}={part!r}: expected a module; for mmcv's ContextBlock(in_channels, "
+                    f"ratio) use GCBlock(in_channels, ratio=...)"
+                )
         pooled = getattr(context_modelling, "in_channels", None)
         self.in_channels = getattr(transform, "in_channels", pooled)
         if pooled not in (None, self.in_channels):
@@ -261,18 +307,38 @@ class ContextBlock(nn.Module):
         self.transform = transform
         self.fusion = fusion
 
+    def reset_parameters(self) -> None:
+        """Draw the weights of all parts anew."""
+        for part in (self.context_modelling, self.transform, self.fusion):
+            if hasattr(part, "reset_parameters"):
+                part.reset_parameters()
+
     def reset_identity(self) -> None:
         """Make additive fusion the identity again, after a model-level initialisation for example.
 
         With scale fusion the block then multiplies by its gate at 0 (``gate="2sigmoid"``: by 1).
+
+        Raises:
+            TypeError: the transform has no ``reset_identity()``.
         """
+        self.check_resettable()
         self.transform.reset_identity()
+
+    def check_resettable(self) -> None:
+        """Raise TypeError unless the transform knows how to give zero."""
+        if not hasattr(self.transform, "reset_identity"):
+            raise TypeError(
+                f"the transform {type(self.transform).__name__} has no method reset_identity(): "
+                f"give it one that makes its output zero"
+            )
 
     def forward(self, x: Tensor, return_attention: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         r"""Apply equation 4.
 
         Args:
-            x: feature map ``(N, C, *positions)`` of any float dtype and memory format.
+            x: feature map ``(N, C, *positions)`` in the dtype of the parameters (any under
+                autocast) and any memory format. To trace with FX, fix the other argument:
+                ``symbolic_trace(block, concrete_args={"return_attention": False})``.
             return_attention: also return the weights :math:`\alpha` as ``(N, 1, N_p)``.
 
         Returns:

@@ -2,6 +2,8 @@ r"""Global context block (paper section 4.3, equation 5, figure 4d)."""
 
 from __future__ import annotations
 
+import torch
+
 from gclib.blocks.framework import (
     AddFusion,
     AttentionPooling,
@@ -44,8 +46,8 @@ class GCBlock(ContextBlock):
         ndim: int = 2,
         norm_eps: float = 1e-5,
         bias: bool = True,
-        device=None,
-        dtype=None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         factory = {"bias": bias, "device": device, "dtype": dtype}
         super().__init__(

@@ -11,11 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gclib.blocks._arguments import (
+    check_bool,
     check_choice,
     check_divisor,
     check_input,
     check_integer,
     check_ndim,
+    check_positive,
 )
 
 INSTANTIATIONS = ("embedded_gaussian", "gaussian", "dot_product", "concat")
@@ -57,6 +59,14 @@ def concat_similarity(query: Tensor, key: Tensor, weight: Tensor) -> Tensor:
     query_term = torch.matmul(query_weight, query).transpose(1, 2)  # (N, L, 1)
     key_term = torch.matmul(key_weight, key)  # (N, 1, M)
     return F.relu(query_term + key_term)
+
+
+class PairSimilarity(nn.Linear):
+    r"""The weight w of concat as a layer, so that hooks, pruning and the like see its call."""
+
+    def forward(self, query: Tensor, key: Tensor, scale: float) -> Tensor:
+        """Return :func:`concat_similarity` times a positive scale."""
+        return concat_similarity(query, key, scale * self.weight)  # ReLU lets the scale through
 
 
 class NonLocalBlock(nn.Module):
@@ -101,6 +111,9 @@ class NonLocalBlock(nn.Module):
     Raises:
         TypeError, ValueError: an argument or the input does not fit; the message says how.
 
+    In pure float16, logits of the two Gaussians above 65,504 overflow (wide ``gaussian`` blocks
+    reach that); ``scale="sqrt"`` or bfloat16 helps.
+
     Initialisation as in the official code: projections normal with standard deviation 0.01, biases
     0; :math:`W_z`, or the scale of the BatchNorm behind it, 0. A fresh block is the identity.
     """
@@ -117,10 +130,12 @@ class NonLocalBlock(nn.Module):
         norm: str | None = None,
         norm_eps: float = 1e-5,
         bias: bool = True,
-        device=None,
-        dtype=None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        check_bool("bias", bias)
+        check_positive("norm_eps", norm_eps)
         self.in_channels = check_integer("in_channels", in_channels)
         self.ndim = check_ndim(ndim)
         check_choice("instantiation", instantiation, INSTANTIATIONS)
@@ -142,7 +157,7 @@ class NonLocalBlock(nn.Module):
         self.key = project(self.in_channels, inner) if embeds else nn.Identity()  # W_k
         self.value = project(self.in_channels, inner)  # W_v
         if instantiation == "concat":
-            self.pair = nn.Linear(2 * inner, 1, bias=False, **factory)  # w
+            self.pair = PairSimilarity(2 * inner, 1, bias=False, **factory)  # w
         pool, kernel = _MAX_POOL[self.ndim]
         self.pool = pool(kernel) if subsample else nn.Identity()
         self.out = project(inner, self.in_channels)  # W_z
@@ -177,20 +192,21 @@ class NonLocalBlock(nn.Module):
         Rows belong to queries. They sum to 1 for the two Gaussians; dot product and concat divide
         by the number of keys M instead.
         """
-        # The scale goes on the smaller factor; ReLU lets a positive factor through.
-        if self.instantiation == "concat":
-            similarity = concat_similarity(query, key, self.scale * self.pair.weight)
-        else:
-            similarity = dot_product_similarity(self.scale * query, key)
         if self.instantiation in ("embedded_gaussian", "gaussian"):
-            return similarity.softmax(dim=2)
-        return similarity / similarity.shape[2]
+            return dot_product_similarity(self.scale * query, key).softmax(dim=2)
+        positions = key.shape[2]
+        if self.instantiation == "concat":
+            return self.pair(query, key, self.scale) / positions
+        # Half of the factor on each side: in float16 the product alone could overflow.
+        half = (self.scale / positions) ** 0.5
+        return dot_product_similarity(half * query, half * key)
 
     def forward(self, x: Tensor, return_attention: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Apply equation 1.
 
         Args:
-            x: feature map ``(N, C, *positions)`` of any float dtype and memory format.
+            x: feature map ``(N, C, *positions)`` in the dtype of the parameters (any under
+                autocast) and any memory format.
             return_attention: also return the attention map ``(N, N_p, N_p)``; with ``subsample``
                 its last axis holds the pooled positions. The result is the same either way.
 
@@ -236,8 +252,4 @@ def _scale(scale: str | float | None, width: int) -> float:
     if isinstance(scale, str):
         check_choice("scale", scale, ("sqrt",))
         return width**-0.5
-    if isinstance(scale, bool) or not isinstance(scale, (int, float)):
-        raise TypeError(f"scale={scale!r}: expected None, 'sqrt' or a positive number")
-    if not 0 < scale < float("inf"):
-        raise ValueError(f"scale={scale!r}: expected None, 'sqrt' or a positive number")
-    return float(scale)
+    return check_positive("scale", scale, also="None, 'sqrt' or ")

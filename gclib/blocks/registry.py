@@ -15,7 +15,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
+from typing import Any
 
+import torch
 from torch import nn
 
 from gclib.blocks._arguments import check_choice
@@ -53,10 +55,10 @@ class Row:
     """
 
     id: str
-    block: BlockFactory | None = None
+    block: BlockFactory | None = field(default=None, compare=False)
     stages: tuple[str, ...] = ()
     position: str = "after_1x1"
-    index: int | Mapping[str, tuple[int, ...]] | None = field(default=None)
+    index: int | Mapping[str, tuple[int, ...]] | None = field(default=None, hash=False)
 
     @property
     def table(self) -> str:
@@ -64,45 +66,49 @@ class Row:
         return self.id.split("/")[0]
 
 
-def _average_scale(in_channels: int, *, ndim: int = 2, ratio: int = 16) -> ContextBlock:
-    # As released: with LayerNorm, unlike SEBlock.
-    transform = BottleneckTransform(in_channels, ratio=ratio, norm=True)
-    return ContextBlock(AveragePooling(), transform, ScaleFusion(), ndim=ndim)
+_TRANSFORM = partial(BottleneckTransform, ratio=16, norm=True)  # as released
 
 
-def _average_add(in_channels: int, *, ndim: int = 2, ratio: int = 16) -> ContextBlock:
-    transform = BottleneckTransform(in_channels, ratio=ratio, norm=True)
-    return ContextBlock(AveragePooling(), transform, AddFusion(), ndim=ndim)
-
-
-def _attention_scale(in_channels: int, *, ndim: int = 2, ratio: int = 16) -> ContextBlock:
-    transform = BottleneckTransform(in_channels, ratio=ratio, norm=True)
-    return ContextBlock(AttentionPooling(in_channels), transform, ScaleFusion(), ndim=ndim)
-
-
-def _no_ratio(in_channels: int, *, ndim: int = 2) -> ContextBlock:
-    transform = LinearTransform(in_channels)
-    return ContextBlock(AttentionPooling(in_channels), transform, AddFusion(), ndim=ndim)
-
-
-def _bottleneck(
-    in_channels: int, *, ndim: int = 2, relu: bool, norm: bool, ratio: int = 16
+def _context(
+    in_channels: int,
+    *,
+    attend: bool = True,
+    scale: bool = False,
+    transform: BlockFactory = _TRANSFORM,
+    ndim: int = 2,
+    **factory: Any,
 ) -> ContextBlock:
-    transform = BottleneckTransform(in_channels, ratio=ratio, norm=norm, relu=relu)
-    return ContextBlock(AttentionPooling(in_channels), transform, AddFusion(), ndim=ndim)
+    """A block of tables 2(d) and 2(f), as the official code has them: with LayerNorm by default."""
+    return ContextBlock(
+        AttentionPooling(in_channels, **factory) if attend else AveragePooling(),
+        transform(in_channels, **factory),
+        ScaleFusion() if scale else AddFusion(),
+        ndim=ndim,
+    )
+
+
+_no_ratio = partial(_context, transform=LinearTransform)
+_r16 = partial(_context, transform=partial(BottleneckTransform, ratio=16, relu=False))
+_r16_relu = partial(_context, transform=partial(BottleneckTransform, ratio=16))
+_average_scale = partial(_context, attend=False, scale=True)
+_average_add = partial(_context, attend=False)
+_attention_scale = partial(_context, scale=True)
 
 
 # "Right before the last residual block of c4" (section 3.2): behind the shortcut of block -2.
 _SINGLE = {"stages": ("c4",), "position": "after_add", "index": -2}
 _ALL = {"stages": STAGES}
-# Kinetics: five blocks where Wang et al. put them; the paper gives their number only.
+# Kinetics: five blocks behind the residual blocks that Wang et al. chose; the paper gives their
+# number only. Theirs stand after the last ReLU, "after_add" before it, as in the authors' code.
 _FIVE = {
     "stages": ("c3", "c4"),
     "position": "after_add",
-    "index": MappingProxyType({"c3": (1, 3), "c4": (1, 3, 5)}),
+    "index": {"c3": (1, 3), "c4": (1, 3, 5)},
 }
-# The 39.81 M of table 5 need the norm; the other two options are video-nonlocal-net's.
-_VIDEO_NL = partial(NonLocalBlock, norm="batch", subsample="before", scale="sqrt")
+# The 39.81 M of table 5 need the norm; the other options are video-nonlocal-net's, which scales
+# where a softmax follows and divides by the positions elsewhere.
+_VIDEO_NL = partial(NonLocalBlock, norm="batch", subsample="before")
+_VIDEO_SCALE = {"gaussian": "sqrt", "embedded_gaussian": "sqrt"}
 _INSTANTIATIONS = ("gaussian", "embedded_gaussian", "dot_product", "concat")
 
 
@@ -111,7 +117,8 @@ def _rows() -> list[Row]:
     for name in _INSTANTIATIONS:
         rows.append(Row(f"1/coco_{name}", partial(NonLocalBlock, instantiation=name), **_SINGLE))
     for name in _INSTANTIATIONS:
-        rows.append(Row(f"1/kinetics_{name}", partial(_VIDEO_NL, instantiation=name), **_FIVE))
+        block = partial(_VIDEO_NL, instantiation=name, scale=_VIDEO_SCALE.get(name))
+        rows.append(Row(f"1/kinetics_{name}", block, **_FIVE))
 
     rows += [
         Row("2a/baseline"),
@@ -119,13 +126,13 @@ def _rows() -> list[Row]:
         Row("2a/snl_1", SimplifiedNonLocalBlock, **_SINGLE),
         Row("2a/gc_1", GCBlock, **_SINGLE),
         Row("2a/gc_all", GCBlock, **_ALL),
-        Row("2b/after_add", GCBlock, STAGES, position="after_add"),
-        Row("2b/after_1x1", GCBlock, STAGES, position="after_1x1"),
+        Row("2b/after_add", GCBlock, **_ALL, position="after_add"),
+        Row("2b/after_1x1", GCBlock, **_ALL, position="after_1x1"),
         *(Row(f"2c/{stage}", GCBlock, (stage,)) for stage in STAGES),
         Row("2c/all", GCBlock, **_ALL),
         Row("2d/no_ratio", _no_ratio, **_ALL),
-        Row("2d/r16", partial(_bottleneck, norm=False, relu=False), **_ALL),
-        Row("2d/r16_relu", partial(_bottleneck, norm=False, relu=True), **_ALL),
+        Row("2d/r16", _r16, **_ALL),
+        Row("2d/r16_relu", _r16_relu, **_ALL),
         Row("2d/r16_ln_relu", GCBlock, **_ALL),
         *(Row(f"2e/r{ratio}", partial(GCBlock, ratio=ratio), **_ALL) for ratio in (4, 8, 16, 32)),
         Row("2f/avg_scale", _average_scale, **_ALL),
@@ -150,7 +157,7 @@ def _rows() -> list[Row]:
         Row("4b/att_scale", _attention_scale, **_ALL),
         Row("4b/att_add", GCBlock, **_ALL),
         Row("5/baseline"),
-        Row("5/nl_5", _VIDEO_NL, **_FIVE),
+        Row("5/nl_5", partial(_VIDEO_NL, scale="sqrt"), **_FIVE),
         Row("5/snl_5", SimplifiedNonLocalBlock, **_FIVE),
         Row("5/gc_5", partial(GCBlock, ratio=4), **_FIVE),
         Row("5/gc_all", partial(GCBlock, ratio=4), **_ALL),
@@ -163,17 +170,26 @@ ROWS: Mapping[str, Row] = MappingProxyType({row.id: row for row in _rows()})
 
 def find_row(row_id: str) -> Row:
     """Return the row of that id; ValueError naming the nearest one otherwise."""
-    check_choice("row", row_id, ROWS)
+    check_choice("row_id", row_id, ROWS)
     return ROWS[row_id]
 
 
-def build_block(row_id: str, in_channels: int, *, ndim: int = 2) -> nn.Module | None:
+def build_block(
+    row_id: str,
+    in_channels: int,
+    *,
+    ndim: int = 2,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> nn.Module | None:
     """Build the block of a row for feature maps of ``in_channels`` channels.
 
     Args:
         row_id: for example ``"2f/avg_scale"``.
         in_channels: channels C of the feature map.
         ndim: number of position axes: 1, 2 (default) or 3.
+        device: device of the parameters.
+        dtype: dtype of the parameters.
 
     Returns:
         The block, or None for a baseline.
@@ -182,7 +198,9 @@ def build_block(row_id: str, in_channels: int, *, ndim: int = 2) -> nn.Module | 
         ValueError: no such row, or arguments that its block refuses.
     """
     block = find_row(row_id).block
-    return None if block is None else block(in_channels, ndim=ndim)
+    if block is None:
+        return None
+    return block(in_channels, ndim=ndim, device=device, dtype=dtype)
 
 
 def reset_identity(model: nn.Module) -> int:
@@ -192,8 +210,14 @@ def reset_identity(model: nn.Module) -> int:
 
     Returns:
         The number of blocks that were reset.
+
+    Raises:
+        TypeError: a block has a transform that cannot be reset; no block is touched then.
     """
     blocks = [m for m in model.modules() if isinstance(m, (ContextBlock, NonLocalBlock))]
+    for block in blocks:
+        if isinstance(block, ContextBlock):
+            block.check_resettable()
     for block in blocks:
         block.reset_identity()
     return len(blocks)

@@ -55,8 +55,8 @@ class SimplifiedNonLocalBlock(ContextBlock):
         ndim: int = 2,
         form: str = "eq3",
         bias: bool = True,
-        device=None,
-        dtype=None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         check_choice("form", form, ("eq3", "eq2"))
         factory = {"bias": bias, "device": device, "dtype": dtype}

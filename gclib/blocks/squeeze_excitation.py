@@ -2,6 +2,8 @@ r"""Squeeze-excitation block as an instance of the framework (paper section 4.2,
 
 from __future__ import annotations
 
+import torch
+
 from gclib.blocks.framework import (
     AveragePooling,
     BottleneckTransform,
@@ -43,8 +45,8 @@ class SEBlock(ContextBlock):
         ndim: int = 2,
         gate: str = "sigmoid",
         bias: bool = True,
-        device=None,
-        dtype=None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(
             AveragePooling(),

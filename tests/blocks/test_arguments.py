@@ -71,7 +71,12 @@ def test_smallest_bottleneck_has_one_channel():
         ({"scale": 0}, ValueError, "scale=0: expected"),
         ({"scale": float("inf")}, ValueError, "scale=inf: expected"),
         ({"ndim": 4}, ValueError, r"ndim=4: expected .* 2 for \(N, C, H, W\)"),
-        ({"ndim": True}, ValueError, "ndim=True: expected"),
+        ({"ndim": True}, TypeError, "ndim=True: expected a positive integer"),
+        ({"ndim": [2]}, TypeError, r"ndim=\[2\]: expected"),
+        ({"ndim": 2.0}, TypeError, "ndim=2.0: expected"),
+        ({"bias": "none"}, TypeError, "bias='none': expected True or False"),
+        ({"norm_eps": -1.0}, ValueError, "norm_eps=-1.0: expected a positive number"),
+        ({"norm_eps": "1e-5"}, TypeError, "norm_eps='1e-5': expected a positive number"),
         ({"reduction": 128}, ValueError, "reduction=128: leaves no channels"),
         ({"reduction": 0.5}, TypeError, "did you mean reduction=2?"),
     ],
@@ -81,14 +86,43 @@ def test_non_local_options(options, error, message):
         NonLocalBlock(64, **options)
 
 
+@pytest.mark.parametrize("scale", [np.float32(0.5), np.int64(2), 1])
+def test_numpy_scales(scale):
+    assert NonLocalBlock(64, scale=scale).scale == float(scale)
+
+
+@pytest.mark.parametrize("option", ["norm", "relu", "bias"])
+def test_bottleneck_options_are_bools(option):
+    with pytest.raises(TypeError, match=f"{option}='batch': expected True or False"):
+        BottleneckTransform(64, **{option: "batch"})
+
+
+def test_the_parts_of_a_block_are_modules():
+    with pytest.raises(
+        TypeError, match=r"expected a module; for mmcv's ContextBlock.* use GCBlock"
+    ):
+        ContextBlock(64, 1 / 16, "add")
+    with pytest.raises(TypeError, match=r"fusion=<class .*: expected a module"):
+        ContextBlock(AttentionPooling(8), LinearTransform(8), AddFusion)
+
+
+def test_reset_parameters_draws_anew():
+    block = GCBlock(64)
+    before = block.context_modelling.key.weight.clone()
+    torch.nn.init.ones_(block.transform.expand.weight)
+    block.reset_parameters()
+    assert not torch.equal(block.context_modelling.key.weight, before)
+    assert not block.transform.expand.weight.any()
+
+
 def test_other_choices():
     with pytest.raises(ValueError, match=r"form='eq1': expected one of 'eq3', 'eq2'"):
         SimplifiedNonLocalBlock(8, form="eq1")
     with pytest.raises(ValueError, match=r"gate='sigmoids': .* did you mean 'sigmoid'"):
         ScaleFusion("sigmoids")
-    with pytest.raises(ValueError, match=r"row='2a/gc_1all': .* did you mean '2a/gc_all'"):
+    with pytest.raises(ValueError, match=r"row_id='2a/gc_1all': .* did you mean '2a/gc_all'"):
         find_row("2a/gc_1all")
-    with pytest.raises(ValueError, match=r"row='gc': expected one of"):
+    with pytest.raises(ValueError, match=r"row_id='gc': expected one of '<table>/<row>'"):
         build_block("gc", 8)
     with pytest.raises(ValueError, match="context_modelling has in_channels=8, transform has"):
         ContextBlock(AttentionPooling(8), LinearTransform(16), AddFusion())
@@ -100,7 +134,9 @@ def test_other_choices():
 @pytest.mark.parametrize(
     ("x", "error", "message"),
     [
-        (torch.zeros(64, 14, 14), ValueError, r"expected 4 axes \(N, C, H, W\), got 3 .* ndim=1"),
+        (torch.zeros(64, 14, 14), ValueError, "got 3 .* axis of the examples .* x.None"),
+        (torch.zeros(2, 64, 14), ValueError, r"expected 4 axes \(N, C, H, W\), got 3 .* ndim=1"),
+        (torch.zeros(2, 14, 14), ValueError, r"got 3 axes \(2, 14, 14\)$"),
         (torch.zeros(2, 64, 8, 14, 14), ValueError, "got 5 axes .* pass ndim=3"),
         (torch.zeros(2, 64), ValueError, r"got 2 axes \(2, 64\)$"),
         (torch.zeros(2, 32, 14, 14), ValueError, "expected in_channels=64 on axis 1 .*, got 32"),

@@ -11,8 +11,14 @@ from cases import feature_map, randomise
 from torch import nn
 
 from gclib.blocks import (
+    AddFusion,
+    AttentionPooling,
+    AveragePooling,
+    BottleneckTransform,
+    ContextBlock,
     GCBlock,
     NonLocalBlock,
+    ScaleFusion,
     SEBlock,
     convert_state_dict,
     load_peer_state_dict,
@@ -183,8 +189,24 @@ def test_prefix_picks_one_block_of_a_network():
             r"reduce.weight: \(2, 8, 1, 1\) does not fit \(4, 8\)",
         ),
         (SEBlock(C, ratio=4), lambda d: None, "conv_mask.weight: SEBlock .* no place for it"),
-        (NonLocalBlock(C), lambda d: None, "NonLocalBlock with these options has no place"),
+        (NonLocalBlock(C), lambda d: None, "no key of such a block stands under prefix=.*$"),
         (GCBlock(C, ratio=4), lambda d: d.update(surprise=torch.ones(1)), "surprise: GCBlock"),
+        (GCBlock(C, ratio=4), lambda d: d.pop("channel_add_conv.1.bias"), "block with bias=False"),
+        (
+            GCBlock(C, ratio=4),
+            lambda d: d.update({"conv_mask.bias": d["conv_mask.bias"].numpy()}),
+            "conv_mask.bias: expected a tensor, got ndarray",
+        ),
+        (
+            GCBlock(C, ratio=4),
+            lambda d: d.update({f"odd{n}": torch.ones(1) for n in range(90)}),
+            "and 84 more$",
+        ),
+        (
+            ContextBlock(AttentionPooling(C), GCBlock(C, ratio=4).transform, ScaleFusion()),
+            lambda d: None,
+            r"channel_add_conv\.\*: the peer adds, this ContextBlock does not; .*AddFusion\(\)",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named_and_nothing_is_loaded(block, change, message):
@@ -196,16 +218,74 @@ def test_what_does_not_fit_is_named_and_nothing_is_loaded(block, change, message
     assert all(torch.equal(v, before[k]) for k, v in block.state_dict().items())
 
 
-def test_a_bias_the_peer_does_not_have_becomes_zero():
-    theirs = gc_of_mmcv()
-    del theirs["channel_add_conv.0.bias"]
-    block = randomise(GCBlock(C, ratio=4))
-    load_peer_state_dict(block, theirs, "mmcv")
-    assert not block.transform.reduce.bias.any()
+def test_a_bias_that_is_missing_before_a_norm_becomes_zero():
+    theirs = AlexHex7("dot_product", 2, False, True).state_dict()
+    del theirs["W.0.bias"]
+    block = randomise(NonLocalBlock(C, instantiation="dot_product", norm="batch"))
+    load_peer_state_dict(block, theirs, "alexhex7")
+    assert not block.out.bias.any()
+    del theirs["W.1.bias"]
+    with pytest.raises(ValueError, match=r"nothing to load into norm\.bias"):
+        load_peer_state_dict(block, theirs, "alexhex7")
+
+
+def test_files_from_before_num_batches_tracked():
+    theirs = AlexHex7("dot_product", 2, False, True).state_dict()
+    del theirs["W.1.num_batches_tracked"]
+    load_peer_state_dict(
+        NonLocalBlock(C, instantiation="dot_product", norm="batch"), theirs, "alexhex7"
+    )
+
+
+@pytest.mark.parametrize(("pools", "subsample"), [(True, None), (True, "before"), (False, "after")])
+def test_another_subsampling_is_refused(pools, subsample):
+    theirs = AlexHex7("dot_product", 2, pools, False).state_dict()
+    block = NonLocalBlock(C, instantiation="dot_product", subsample=subsample)
+    expected = "'after'" if pools else "None"
+    with pytest.raises(ValueError, match=rf"build it with subsample={expected}"):
+        load_peer_state_dict(block, theirs, "alexhex7")
+
+
+def test_two_keys_for_one_place_are_refused():
+    theirs = AlexHex7("dot_product", 2, False, False).state_dict()
+    theirs["phi.0.weight"] = theirs["phi.weight"]
+    with pytest.raises(
+        ValueError, match=r"phi\.0\.weight: another key was loaded into key\.weight"
+    ):
+        load_peer_state_dict(NonLocalBlock(C, instantiation="dot_product"), theirs, "alexhex7")
+
+
+def test_squeeze_excitation_adds_to_nothing():
+    theirs = {
+        "fc1.weight": torch.ones(2, C, 1, 1),
+        "fc1.bias": torch.ones(2),
+        "fc2.weight": torch.ones(C, 2, 1, 1),
+        "fc2.bias": torch.ones(C),
+    }
+    load_peer_state_dict(SEBlock(C, ratio=4), theirs, "torchvision")
+    block = ContextBlock(AveragePooling(), BottleneckTransform(C, ratio=4), AddFusion())
+    with pytest.raises(ValueError, match=r"fc1\.\*: the peer scales"):
+        load_peer_state_dict(block, theirs, "torchvision")
+    odd = BottleneckTransform(C, hidden=3)
+    theirs = {
+        key: torch.ones(shape)
+        for key, shape in (
+            ("fc1.weight", (3, C, 1, 1)),
+            ("fc1.bias", (3,)),
+            ("fc2.weight", (C, 3, 1, 1)),
+            ("fc2.bias", (C,)),
+        )
+    }
+    load_peer_state_dict(ContextBlock(AveragePooling(), odd, ScaleFusion()), theirs, "torchvision")
+    assert bool((odd.reduce.weight == 1).all())
 
 
 def test_unknown_source_and_prefix():
     with pytest.raises(ValueError, match=r"source='mmvc': expected one of .* did you mean 'mmcv'"):
-        convert_state_dict({}, "mmvc", GCBlock(C, ratio=4))
-    with pytest.raises(ValueError, match=r"no key of the state dict starts with prefix='x\.'"):
-        convert_state_dict(gc_of_mmcv(), "mmcv", GCBlock(C, ratio=4), prefix="x.")
+        convert_state_dict(GCBlock(C, ratio=4), {}, "mmvc")
+    with pytest.raises(ValueError, match=r"under prefix='x\.'; blocks stand under prefix=''$"):
+        convert_state_dict(GCBlock(C, ratio=4), gc_of_mmcv(), "mmcv", prefix="x.")
+    deep = {f"module.layer3.4.context_block.{k}": v for k, v in gc_of_mmcv().items()}
+    deep |= {f"module.layer3.{n}.conv1.weight": torch.ones(1) for n in range(50)}
+    with pytest.raises(ValueError, match=r"prefix='module\.layer3\.4\.context_block\.'$"):
+        convert_state_dict(GCBlock(C, ratio=4), deep, "mmcv", prefix="layer3.4.context_block")

@@ -46,7 +46,7 @@ def assert_equal(ours, theirs, source, *, ndim=2, backward=True, train=False):
     torch.testing.assert_close(x.grad, x_peer.grad, **TOLERANCE)
     # The converter that renames weights renames their gradients too.
     expected = dict(theirs.named_buffers()) | {k: p.grad for k, p in theirs.named_parameters()}
-    expected = convert_state_dict(expected, source, ours)
+    expected = convert_state_dict(ours, expected, source)
     for key, parameter in ours.named_parameters():
         if key == "out.bias" and source == "mmcv" and ours.norm.__class__ is not nn.Identity:
             continue  # mmcv has no bias there

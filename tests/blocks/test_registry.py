@@ -1,6 +1,9 @@
 """The registry holds every row id of the design, with the right block in the right place."""
 
+import copy
+import dataclasses
 import doctest
+import pickle
 import pkgutil
 from importlib import import_module
 
@@ -11,12 +14,16 @@ from cases import feature_map
 import gclib.blocks
 from gclib.blocks import (
     ROWS,
+    AddFusion,
+    AveragePooling,
+    ContextBlock,
     GCBlock,
     NonLocalBlock,
     ScaleFusion,
     SEBlock,
     SimplifiedNonLocalBlock,
     build_block,
+    reset_identity,
 )
 from gclib.blocks.registry import POSITIONS, STAGES
 
@@ -114,3 +121,46 @@ def test_kinds():
 @pytest.mark.parametrize("name", [m.name for m in pkgutil.iter_modules(gclib.blocks.__path__)])
 def test_examples_in_docstrings(name):
     assert doctest.testmod(import_module(f"gclib.blocks.{name}")).failed == 0
+
+
+@pytest.mark.parametrize("name", INSTANTIATIONS)
+def test_options_of_the_video_rows(name):
+    block = build_block(f"1/kinetics_{name}", 64, ndim=3)
+    # 1/sqrt(d) belongs to the softmax branch; the others divide by the positions alone
+    scale = {"embedded_gaussian": 32**-0.5, "gaussian": 64**-0.5}.get(name, 1.0)
+    assert block.scale == pytest.approx(scale)
+    assert block.subsample == "before"
+    assert isinstance(block.norm, torch.nn.BatchNorm3d)
+    assert build_block(f"1/coco_{name}", 64).scale == 1.0
+
+
+def test_rows_are_values():
+    for row in ROWS.values():
+        assert pickle.loads(pickle.dumps(row)) == copy.deepcopy(row) == row
+        assert dataclasses.asdict(row)["id"] == row.id
+    assert len(set(ROWS.values())) == len(ROWS)
+
+
+def test_an_unknown_row_names_those_of_its_table():
+    with pytest.raises(
+        ValueError, match=r"^row_id='2d/r8': expected one of '2d/no_ratio'.*'2d/r16"
+    ):
+        build_block("2d/r8", 64)
+
+
+def test_dtype_and_device():
+    for row_id in ("2a/nl_1", "2d/no_ratio", "2f/avg_scale", "2f/att_scale"):
+        block = build_block(row_id, 64, dtype=torch.float64, device="meta")
+        assert {(p.dtype, p.device.type) for p in block.parameters()} == {(torch.float64, "meta")}
+
+
+def test_reset_touches_all_blocks_or_none():
+    known = [GCBlock(32), GCBlock(32)]
+    for block in known:
+        torch.nn.init.ones_(block.transform.expand.weight)
+    own = ContextBlock(AveragePooling(), torch.nn.Linear(32, 32), AddFusion())
+    with pytest.raises(TypeError, match=r"transform Linear has no method reset_identity\(\)"):
+        reset_identity(torch.nn.Sequential(known[0], own, known[1]))
+    assert all(bool((block.transform.expand.weight == 1).all()) for block in known)
+    assert reset_identity(torch.nn.Sequential(*known)) == 2
+    assert not any(block.transform.expand.weight.any() for block in known)

@@ -6,10 +6,11 @@ import pickle
 
 import pytest
 import torch
-from cases import ADDITIVE, BLOCKS, SHAPES, feature_map, make
+from cases import ADDITIVE, BLOCKS, SHAPES, feature_map, make, randomise
 from torch import nn
+from torch.nn.utils import prune
 
-from gclib.blocks import ContextBlock, GCBlock, NonLocalBlock, reset_identity
+from gclib.blocks import ContextBlock, GCBlock, NonLocalBlock, SEBlock, reset_identity
 
 close = torch.testing.assert_close
 NDIMS = (1, 2, 3)
@@ -250,3 +251,38 @@ def test_vmap_and_functional_call(name):
     block, x = make(name), feature_map(batch=4)
     stacked = torch.func.vmap(block)(x.unflatten(0, (2, 2)))
     close(stacked.flatten(0, 1), block(x))
+
+
+@pytest.mark.parametrize(
+    "block", [lambda: GCBlock(32), lambda: NonLocalBlock(32, instantiation="concat")]
+)
+def test_hooks_and_pruning_see_every_layer(block):
+    """Every layer is called as a module, so that what wraps layers works."""
+    block = randomise(block())
+    called = set()
+    layers = {n: m for n, m in block.named_modules() if list(m.parameters(recurse=False))}
+    for name, layer in layers.items():
+        layer.register_forward_hook(lambda *_, name=name: called.add(name))
+        prune.l1_unstructured(layer, "weight", 0.5)
+    for _ in range(2):
+        block(torch.randn(2, 32, 4, 4)).square().sum().backward()
+    assert called == set(layers)
+
+
+def test_float16_dot_products_do_not_overflow_before_the_division():
+    query = torch.full((1, 512, 64), 16.0).half()
+    block = NonLocalBlock(1024, instantiation="dot_product").half()
+    torch.testing.assert_close(
+        block.attention(query, query), torch.full((1, 64, 64), 2048.0).half()
+    )
+
+
+def test_the_map_of_average_pooling_can_be_written_to():
+    _, attention = SEBlock(32)(torch.randn(2, 32, 4, 4), return_attention=True)
+    assert attention.mul_(2).sum() == pytest.approx(4)
+
+
+def test_fx_traces_a_bare_block_when_the_option_is_fixed():
+    block, x = randomise(GCBlock(32)), torch.randn(2, 32, 4, 4)
+    traced = torch.fx.symbolic_trace(block, concrete_args={"return_attention": False})
+    torch.testing.assert_close(traced(x), block(x))
