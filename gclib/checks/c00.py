@@ -9,16 +9,21 @@ import torch
 from gclib.checks.exercise import exercise
 from gclib.checks.handle import Handle
 from gclib.checks.properties import (
+    blocks_are_apart,
     build,
     every_weight_learns,
     examples_apart,
     find_roles,
+    forward_equals,
     gradient_arrives,
     identity_at_start,
     input_kept,
+    keeps_float32,
+    learns_from_the_start,
+    module_keeps_float32,
+    same_in_eval_mode,
 )
 from gclib.checks.report import Report
-from gclib.checks.roles import weights_for
 
 
 @exercise(
@@ -73,6 +78,7 @@ def e1(impl: Handle, report: Report) -> None:
     input_kept(report, call, x)
     found = impl.gradients(batch, cotangent=torch.ones(3, 15, 4, dtype=torch.float64))
     gradient_arrives(report, found.inputs[0])
+    keeps_float32(report, impl.call, batch)
 
 
 @exercise(
@@ -139,6 +145,7 @@ def e2(impl: Handle, report: Report) -> None:
     input_kept(report, call, weights, values)
     found = impl.gradients(square, other, cotangent=report.randn(2, 2, 2))
     gradient_arrives(report, *found.inputs)
+    keeps_float32(report, impl.call, square, other)
 
 
 @exercise(
@@ -212,6 +219,7 @@ def e3(impl: Handle, report: Report) -> None:
     )
     input_kept(report, call, x)
     gradient_arrives(report, impl.gradients(cube, 1, cotangent=report.randn(2, 3, 4)).inputs[0])
+    keeps_float32(report, lambda x: impl.call(x, 1), cube)
 
 
 @exercise(
@@ -227,20 +235,24 @@ def e4(impl: Handle, report: Report) -> None:
     channels = 3
     module = build(report, impl, channels)
     what = "holds one 1×1 convolution from C to C"
-    found = find_roles(report, module, {"conv": (channels, channels)}, what)
+    found = find_roles(report, module, {"out": (channels, channels)}, what)
     x = report.randn(2, channels, 2, 4)
-    identity_at_start(report, module, x)
+    identity_at_start(report, module, x, found[0]["out"])
     weight = _numbers([[1, 2, 0], [0, -1, 0], [0, 0, 3]])
     bias = torch.tensor([0.0, 0, 1], dtype=torch.float64)
-    module.load(weights_for(found[0], {"conv": weight}, {"conv": bias}))
     pixel = torch.tensor([1, 10, 100], dtype=torch.float64).view(1, 3, 1, 1)
-    has_bias = found[0]["conv"].bias is not None
+    has_bias = found[0]["out"].bias is not None
     branch = torch.tensor([21, -10, 301 if has_bias else 300], dtype=torch.float64)
     branch = branch.view(1, 3, 1, 1)
-    report.close(
+    assignment = forward_equals(
+        report,
         "z = x + conv(x)",
-        module.forward(pixel),
+        module,
+        found,
+        {"out": weight},
+        pixel,
         pixel + branch,
+        biases={"out": bias},
         mistakes={
             "the input is not added back": branch,
             "x is multiplied with conv(x)": (pixel * branch, pixel + pixel * branch),
@@ -252,7 +264,12 @@ def e4(impl: Handle, report: Report) -> None:
         },
     )
     input_kept(report, module.inspect(x), x)
-    every_weight_learns(report, module, x, found[0])
+    every_weight_learns(report, module, x, assignment)
+    same_in_eval_mode(report, module, x)
+    fresh = build(report, impl, channels)
+    learns_from_the_start(report, fresh, x, assignment)
+    blocks_are_apart(report, impl, x, channels)
+    module_keeps_float32(report, impl, x, channels)
 
 
 def _numbers(values) -> torch.Tensor:

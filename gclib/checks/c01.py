@@ -15,6 +15,7 @@ from torch import Tensor
 from gclib.checks.exercise import exercise
 from gclib.checks.handle import Handle, ModuleHandle
 from gclib.checks.properties import (
+    blocks_are_apart,
     build,
     every_weight_learns,
     examples_apart,
@@ -23,12 +24,17 @@ from gclib.checks.properties import (
     gradient_arrives,
     identity_at_start,
     input_kept,
+    keeps_float32,
+    large_inputs_stay_finite,
+    learns_from_the_start,
+    module_keeps_float32,
     positions_are_a_set,
     raises_value_error,
     randomise,
+    same_in_eval_mode,
 )
 from gclib.checks.report import Report
-from gclib.checks.roles import Assignment
+from gclib.checks.roles import Assignment, weights_for
 
 
 def _numbers(values) -> Tensor:
@@ -83,6 +89,7 @@ def e1(impl: Handle, report: Report) -> None:
     examples_apart(report, impl.call, report.randn(3, 4, 2), report.randn(3, 5, 2))
     input_kept(report, call, query, key)
     gradient_arrives(report, *impl.gradients(query, key, cotangent=report.randn(1, 3, 4)).inputs)
+    keeps_float32(report, impl.call, query, key)
 
 
 @exercise(
@@ -129,8 +136,9 @@ def e2(impl: Handle, report: Report) -> None:
             input_kept(report, call, similarity)
             found = impl.gradients(similarity, name, cotangent=report.randn(2, 2, 3))
             gradient_arrives(report, *found.inputs)
-    products = _numbers([[[3, -6, 9], [0, 12, 1.5]]])  # (1, 2, 3)
-    shares = _numbers([[[1, -2, 3], [0, 4, 0.5]]])
+            keeps_float32(report, lambda s, name=name: impl.call(s, name), similarity)
+    products = _numbers([[[3, -6, 9], [0, 12, 1.5]]] * 4)  # (4, 2, 3)
+    shares = _numbers([[[1, -2, 3], [0, 4, 0.5]]] * 4)
     for name in ("dot_product", "concat"):
         with report.group(name):
             call = impl.inspect(products, name)
@@ -140,6 +148,7 @@ def e2(impl: Handle, report: Report) -> None:
                 shares,
                 mistakes={
                     "divided by the number of queries: the sum runs over keys": products / 2,
+                    "divided by the number of examples: the sum runs over keys": products / 4,
                     "divided by the number of pairs": products / 6,
                     "divided by the sum of the row": products / products.sum(2, keepdim=True),
                     "divided by the square root of the number of keys": products / sqrt(3),
@@ -150,8 +159,9 @@ def e2(impl: Handle, report: Report) -> None:
                 },
             )
             input_kept(report, call, products)
-            found = impl.gradients(products, name, cotangent=report.randn(1, 2, 3))
+            found = impl.gradients(products, name, cotangent=report.randn(4, 2, 3))
             gradient_arrives(report, *found.inputs)
+            keeps_float32(report, lambda s, name=name: impl.call(s, name), products)
     large = _numbers([[[1e4, 1e4 + log(3)], [-1e4, -1e4]]])
     result = impl.call(large, "embedded_gaussian")
     if isinstance(result, Tensor):
@@ -162,12 +172,13 @@ def e2(impl: Handle, report: Report) -> None:
         _numbers([[[0.25, 0.75], [0.5, 0.5]]]),
         cause="exp overflows: use softmax, or subtract the maximum of each row first",
     )
-    raises_value_error(
-        report,
-        "an unknown instantiation is refused",
-        lambda: impl.call(similarity, "embedded gaussian"),
-        "instantiation",
-    )
+    for name in UNKNOWN:
+        raises_value_error(
+            report,
+            f"the unknown instantiation {name!r} is refused",
+            lambda name=name: impl.call(similarity, name),
+            "instantiation",
+        )
 
 
 @exercise(
@@ -244,6 +255,7 @@ def e3(impl: Handle, report: Report) -> None:
     input_kept(report, call, attention, value)
     cotangent = report.randn(1, 2, 2)
     gradient_arrives(report, *impl.gradients(attention, value, cotangent=cotangent).inputs)
+    keeps_float32(report, impl.call, attention, value)
 
 
 # One example with two positions and four channels, for every block of this chapter. W_q reads
@@ -290,6 +302,10 @@ def _block_mistakes(context: Tensor, positions: Tensor = _POSITIONS) -> dict[str
     }
 
 
+UNKNOWN = ("embedded gaussian", "dot", "")  # no instantiation has these names
+# Fresh biases are often zero, and those of query and key then have no gradient worth asking for.
+_DEAD = ("query", "key", "value", "pair")
+
 _L = log(3)
 _EMBEDDED_MISTAKES = {
     "softmax over the queries: the wrong axis": _z([[0.5, 0.75], [0.5, 0.25]]),
@@ -329,13 +345,18 @@ def e4(impl: Handle, report: Report) -> None:
     module = build(report, impl, 4)
     what = "four 1×1 maps: query, key, value to C/2, out back to C"
     found = find_roles(report, module, _SHAPES, what)
-    identity_at_start(report, module, report.randn(2, 4, 3, 5))
-    assignment = _two_positions(report, module, found, "embedded_gaussian", (1, 2))
     x = report.randn(2, 4, 3, 5)
+    identity_at_start(report, module, x, found[0]["out"])
+    assignment = _two_positions(report, module, found, "embedded_gaussian", (1, 2))
     randomise(report, module, x)
     positions_are_a_set(report, module, x)
     examples_apart(report, module.forward, x)
-    every_weight_learns(report, module, x, assignment)
+    every_weight_learns(report, module, x, assignment, dead=("key",))
+    same_in_eval_mode(report, module, x)
+    large_inputs_stay_finite(report, module, x)
+    learns_from_the_start(report, build(report, impl, 4), x, assignment, dead=_DEAD)
+    blocks_are_apart(report, impl, x, 4)
+    module_keeps_float32(report, impl, x, 4)
     narrow = build(report, impl, 8, reduction=4)
     narrow_shapes = {"query": (2, 8), "key": (2, 8), "value": (2, 8), "out": (8, 2)}
     find_roles(report, narrow, narrow_shapes, "reduction=4 gives an inner width of C/4")
@@ -438,12 +459,22 @@ def e5(impl: Handle, report: Report) -> None:
         with report.group(name):
             _check_instantiation(report, impl, name, (1, 2), (3, 5), {"instantiation": name})
     _check_default(report, impl, (1, 2))
-    raises_value_error(
-        report,
-        "an unknown instantiation is refused",
-        lambda: impl.build(4, instantiation="embedded gaussian"),
-        "instantiation",
-    )
+    refuses_unknown(report, impl)
+
+
+def refuses_unknown(report: Report, impl: Handle) -> None:
+    """A block of an unknown instantiation is refused when it is built."""
+    with report.group("an unknown instantiation is refused"):
+        for name in UNKNOWN:
+            raises_value_error(
+                report,
+                f"{name!r} is refused",
+                lambda name=name: impl.build(4, instantiation=name),
+                "instantiation",
+                later=lambda name=name: impl.build(4, instantiation=name).forward(
+                    report.randn(1, 4, 2, 3)
+                ),
+            )
 
 
 def _two_positions(
@@ -471,12 +502,19 @@ def _check_instantiation(
     shapes = {role: tuple(weight.shape) for role, weight in _CASES[name][0][2].items()}
     found = find_roles(report, module, shapes, f"layers {_LAYERS[name]}")
     x = report.randn(2, 4, *size)
-    identity_at_start(report, module, x)
+    identity_at_start(report, module, x, found[0]["out"])
     assignment = _two_positions(report, module, found, name, toy)
     randomise(report, module, x)
     positions_are_a_set(report, module, x)
     examples_apart(report, module.forward, x)
-    every_weight_learns(report, module, x, assignment)
+    softmax = "gaussian" in name
+    every_weight_learns(report, module, x, assignment, dead=("key",) if softmax else ())
+    same_in_eval_mode(report, module, x)
+    large_inputs_stay_finite(report, module, x)
+    fresh = build(report, impl, 4, **options)
+    learns_from_the_start(report, fresh, x, assignment, dead=_DEAD)
+    blocks_are_apart(report, impl, x, 4, **options)
+    module_keeps_float32(report, impl, x, 4, **options)
 
 
 def _check_default(report: Report, impl: Handle, size: tuple[int, ...]) -> None:
@@ -507,17 +545,10 @@ def e6(impl: Handle, report: Report) -> None:
         with report.group(f"ndim=3, {name}"):
             _check_instantiation(report, impl, name, (2, 1, 1), (2, 3, 4), options)
     _check_default(report, impl, (1, 2))
-    raises_value_error(
-        report,
-        "an unknown instantiation is refused",
-        lambda: impl.build(4, instantiation="embedded gaussian"),
-        "instantiation",
-    )
-    clips = build(report, impl, 4, ndim=3)
-    images = build(report, impl, 4, ndim=2)
+    refuses_unknown(report, impl)
     x = report.randn(2, 4, 1, 3, 5)
-    randomise(report, clips, x)
-    images.load(clips.weights())
+    values = {role: 0.7 * report.randn(*shape) for role, shape in _SHAPES.items()}
+    clips, images = (_loaded(report, impl, values, ndim, toy) for ndim, toy in _FOLDED.items())
     what = "a clip of one frame is an image"
     expected = report.tensor(what, images.forward(x[:, :, 0]), (2, 4, 3, 5))
     report.close(what, clips.forward(x), expected[:, :, None])
@@ -532,6 +563,21 @@ def e6(impl: Handle, report: Report) -> None:
         got="none",
         cause="attention stays inside a frame: flatten time together with height and width",
     )
+
+
+_FOLDED = {3: (2, 1, 1), 2: (1, 2)}  # ndim → how the toy block's two positions are folded
+
+
+def _loaded(
+    report: Report, impl: Handle, values: dict[str, Tensor], ndim: int, toy: tuple[int, ...]
+) -> ModuleHandle:
+    """A block with these weights in its roles, which the toy block finds out."""
+    with report.group(f"ndim={ndim} again"):
+        module = build(report, impl, 4, ndim=ndim)
+        found = find_roles(report, module, _SHAPES, "layers query, key, value, out")
+        assignment = _two_positions(report, module, found, "embedded_gaussian", toy)
+    module.load(weights_for(assignment, values))
+    return module
 
 
 @exercise(
@@ -581,6 +627,14 @@ def e7(impl: Handle, report: Report) -> None:
     )
     positions = 300
     wide = impl.inspect(*(report.randn(1, positions, n) for n in (4, 4, 5)))
+    report.true(
+        "the products of all pairs are not computed",
+        wide.total < positions * positions or wide.largest >= positions * positions,
+        expected=f"fewer than {positions}·{positions} numbers in all",
+        got=f"{wide.total} numbers, piece by piece",
+        cause="the map is made in pieces, so the time is still quadratic: multiply key and value "
+        "first",
+    )
     report.true(
         "the (L, M) map is never made",
         wide.largest < positions * positions,

@@ -69,12 +69,24 @@ class Exercise:
                 "runs without an error",
                 expected="a result",
                 got=str(error),
-                cause=_cause_of(str(error)),
+                cause=_cause_of(error),
                 look=self.look,
             )
             show_failed(failed)
             raise failed from None
         except CheckFailed as failed:
+            show_failed(failed)
+            raise failed from None
+        except Exception as error:
+            # A result so odd that the check itself stumbled: still a verdict, never a traceback.
+            failed = CheckFailed(
+                self.id,
+                "gives a result that can be read",
+                expected="plain tensors, as the docstring says",
+                got=f"something on which the check fails ({type(error).__name__})",
+                cause="look at the type of what the code returns",
+                look=self.look,
+            )
             show_failed(failed)
             raise failed from None
         show_passed(self.id, self.title, len(report.passed), self.hidden)
@@ -128,6 +140,7 @@ def isolation() -> Iterator[None]:
     numpy_state = numpy.random.get_state() if numpy else None
     python_state = random.getstate()
     dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+    device = torch.get_default_device()
     deterministic = torch.are_deterministic_algorithms_enabled()
     stderr = io.StringIO()
     try:
@@ -140,10 +153,14 @@ def isolation() -> Iterator[None]:
         ):
             warnings.simplefilter("ignore")
             torch.set_default_dtype(torch.float32)
+            if device.type != "cpu":
+                torch.set_default_device(None)
             torch.manual_seed(0)
             yield
     finally:
         torch.set_default_dtype(dtype)
+        if torch.get_default_device() != device:
+            torch.set_default_device(device)
         # These two cost seconds or restart a thread pool, so only where the student changed them.
         if torch.are_deterministic_algorithms_enabled() != deterministic:
             torch.use_deterministic_algorithms(deterministic)
@@ -156,7 +173,9 @@ def isolation() -> Iterator[None]:
             print(stderr.getvalue(), end="")
 
 
+_SIGNATURE = "the signature was changed: keep the one of the stub"
 _CAUSES = {
+    "'NoneType'": "a call above returned None: does every function end with return?",
     "mat1 and mat2": "two shapes that do not fit: print both shapes before the product",
     "batch1": "two shapes that do not fit: print both shapes before the product",
     "batch2": "two shapes that do not fit: print both shapes before the product",
@@ -164,20 +183,28 @@ _CAUSES = {
     "einsum": "the letters of einsum and the axes of its operands do not match",
     "is invalid for input of size": "view or reshape with the wrong number of elements",
     "view size is not compatible": "view after transpose: use .reshape(), or .contiguous() first",
+    "should be the same": "a tensor made in a fixed dtype: let it follow the input's dtype",
     "same dtype": "a tensor made in a fixed dtype: let it follow the input's dtype",
     "expected scalar type": "a tensor made in a fixed dtype: let it follow the input's dtype",
     "expected m1 and m2": "a tensor made in a fixed dtype: let it follow the input's dtype",
     "modified by an inplace operation": "a tensor changed in place that backward still needs",
     "leaf Variable that requires grad": "the input is changed in place: work on a new tensor",
     "NameError": "a name that this notebook does not define: run the cells above, in order",
+    "attribute '_modules'": "super().__init__() must be the first line of __init__",
     "has no attribute": "a name that was not set in __init__, or misspelt",
-    "positional argument": "the signature was changed: keep the one of the stub",
-    "unexpected keyword argument": "the signature was changed: keep the one of the stub",
-    "missing 1 required": "the signature was changed: keep the one of the stub",
+    "positional argument": "a call with too many or too few arguments",
+    "unexpected keyword argument": "a call with an argument of another name",
+    "missing 1 required": "a call with an argument missing",
+    "cannot assign module before": "super().__init__() must be the first line of __init__",
+    "cannot assign parameter": "super().__init__() must be the first line of __init__",
     "Expected 2D": "channels and positions in the wrong order for the layer",
     "expected input": "channels and positions in the wrong order for the layer",
 }
 
 
-def _cause_of(error: str) -> str:
-    return next((cause for text, cause in _CAUSES.items() if text in error), "")
+def _cause_of(error: StudentError) -> str:
+    said = str(error).split("\n")[0]  # what was raised, not the student's line of code
+    signature = any(text in said for text in ("argument", "missing 1 required"))
+    if signature and not error.called and "TypeError" in error.kinds:
+        return _SIGNATURE
+    return next((cause for text, cause in _CAUSES.items() if text in said), "")

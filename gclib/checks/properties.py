@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gclib.checks.handle import Call, Handle, ModuleHandle, Opaque, StudentError
-from gclib.checks.report import Mistakes, Report, known_mistake
-from gclib.checks.roles import Assignment, Shape, assignments, names_in, weights_for
+from gclib.checks.handle import (
+    Call,
+    Handle,
+    ModuleHandle,
+    Opaque,
+    StubReached,
+    StudentError,
+)
+from gclib.checks.report import Mistakes, Report, fits, known_mistake
+from gclib.checks.roles import Assignment, Shape, Slot, assignments, names_in, weights_for
 
 
 def input_kept(report: Report, call: Call, *inputs: Tensor) -> None:
@@ -26,6 +33,13 @@ def input_kept(report: Report, call: Call, *inputs: Tensor) -> None:
 
 def gradient_arrives(report: Report, *gradients: Tensor | None) -> None:
     """Backward reached every input."""
+    if any(g is not None and not bool(g.isfinite().all()) for g in gradients):
+        report.fail(
+            "gradients flow back to the input",
+            expected="finite gradients",
+            got="NaN or infinity",
+            cause="0/0 or an overflow on the way: exp of large numbers, a root at 0",
+        )
     report.true(
         "gradients flow back to the input",
         all(g is not None and bool(g.abs().max() > 0) for g in gradients),
@@ -48,25 +62,43 @@ def examples_apart(report: Report, run, *batches: Tensor) -> None:
     report.close(what, together, torch.cat(alone), cause=cause)
 
 
-def raises_value_error(report: Report, what: str, function, argument: str) -> None:
-    """An unknown option is refused with a ValueError."""
+def raises_value_error(
+    report: Report, what: str, function: Callable[[], Any], argument: str, *, later=None
+) -> None:
+    """An unknown option is refused with a ValueError.
+
+    Args:
+        report: where the property is noted.
+        what: the property.
+        function: the call that must raise.
+        argument: what the option is called.
+        later: a call that should not have been reached, for a class: its forward.
+    """
+    cause = (
+        f"an unknown {argument} falls through to one of the known ones: end with raise "
+        f"ValueError(...)"
+    )
+    got, refused = _refusal(function)
+    if not refused and later is not None and _refusal(later)[1]:
+        cause = f"refused too late: look at the {argument} in __init__ already"
+    elif "NotImplementedError" in got:
+        cause = "the exercise asks for a ValueError: raise ValueError(...)"
+    report.true(what, refused, expected="a ValueError", got=got, cause=cause)
+
+
+def _refusal(function: Callable[[], Any]) -> tuple[str, bool]:
+    """What a call gave, and whether that was a ValueError or a class derived from it."""
     try:
         function()
-        got = "a result"
     except StudentError as error:
-        got = str(error)
-    report.true(
-        what,
-        got.startswith("ValueError"),
-        expected="a ValueError",
-        got=got,
-        cause=f"an unknown {argument} falls through to one of the known ones: end with raise "
-        f"ValueError(...)",
-    )
+        return str(error), "ValueError" in error.kinds
+    except StubReached:
+        return "NotImplementedError", False
+    return "a result", False
 
 
 def build(report: Report, impl: Handle, *arguments: Any, **options: Any) -> ModuleHandle:
-    """Build the student's module, in float64."""
+    """Build the student's module, in float64 unless ``dtype`` says otherwise."""
     module = impl.build(*arguments, **options)
     if isinstance(module, Opaque):
         report.fail(
@@ -90,6 +122,11 @@ def find_roles(
     expected = ", ".join(f"{role} {shape}" for role, shape in roles.items())
     if set(module.weights()) - set(parameters):
         cause = "requires_grad is off for a layer: it could never learn"
+    elif sum(len(shape) > 1 for shape in parameters.values()) < len(roles):
+        cause = (
+            "a layer is missing, or the module does not know it: set each one as self.name = "
+            "nn.Conv2d(...) or nn.Parameter(...); a list, a dict or a plain tensor hides it"
+        )
     elif not found:
         cause = (
             "a layer is missing, has other channels than the text says, or a kernel larger than 1"
@@ -115,6 +152,7 @@ def forward_equals(
     x: Tensor,
     expected: Tensor,
     *,
+    biases: Mapping[str, Tensor] | None = None,
     mistakes: Mistakes | None = None,
     cause: str = "",
 ) -> Assignment:
@@ -125,9 +163,9 @@ def forward_equals(
     mistakes = mistakes or {}
     results = []
     for assignment in found:
-        module.load(weights_for(assignment, values))
+        module.load(weights_for(assignment, values, biases))
         results.append(report.tensor(what, module.forward(x), tuple(expected.shape)))
-        if (results[-1] - expected).abs().max() < 1e-8:
+        if fits(results[-1], expected):
             report.ok(what)
             return assignment
     # Show the assignment whose mistake is known, or the first.
@@ -136,8 +174,10 @@ def forward_equals(
     return found[0]
 
 
-def identity_at_start(report: Report, module: ModuleHandle, x: Tensor) -> None:
-    """A fresh additive block returns its input."""
+def identity_at_start(report: Report, module: ModuleHandle, x: Tensor, last: Slot) -> None:
+    """A fresh additive block returns its input; ``last`` is its zero-initialised layer."""
+    weights = module.weights()
+    zero = not any(weights[name].any() for name in (last.weight, last.bias) if name)
     what = "a fresh block is the identity"
     start = report.tensor(what, module.forward(x), tuple(x.shape))
     if start.abs().max() == 0:
@@ -147,9 +187,108 @@ def identity_at_start(report: Report, module: ModuleHandle, x: Tensor) -> None:
         what,
         start,
         x,
-        mistakes={"the residual is counted twice": 2 * x, "the input is subtracted": -x},
-        cause="the last layer does not start at zero: set its weight and its bias to zero",
+        mistakes={
+            "the residual is counted twice": 2 * x,
+            "the input is subtracted": -x,
+            "a ReLU stands behind the sum": x.relu(),
+        },
+        cause="the last layer starts at zero, so something else changes the input: a norm, an "
+        "activation or dropout on the way of the residual"
+        if zero
+        else "the last layer does not start at zero: set its weight and its bias to zero",
     )
+
+
+def learns_from_the_start(
+    report: Report,
+    module: ModuleHandle,
+    x: Tensor,
+    assignment: Assignment,
+    *,
+    dead: tuple[str, ...] = (),
+) -> None:
+    """A fresh block, its last layer alone at zero, gets gradients everywhere.
+
+    The gradient of the last layer must not vanish at the start. With random numbers in the last
+    layer, that of every other layer must not either: all zeros would never learn.
+    """
+    last = assignment["out"]
+    first = module.gradients(x, cotangent=report.randn(*x.shape)).parameters[last.weight]
+    cause = "only the last layer starts at zero: the others keep their random numbers"
+    report.true(
+        "a fresh block can learn",
+        first is not None and bool(first.abs().max() > 1e-12),
+        expected="a gradient for the last layer",
+        got="none" if first is None else "zero",
+        cause="the branch is skipped while the last layer is zero" if first is None else cause,
+    )
+    weights = module.weights()
+    module.load({last.weight: report.randn(*weights[last.weight].shape)})
+    every_weight_learns(
+        report, module, x, assignment, dead=dead, what="none starts dead", why=cause
+    )
+
+
+def same_in_eval_mode(report: Report, module: ModuleHandle, x: Tensor) -> None:
+    """Training and evaluation compute the same (there is no dropout or BatchNorm)."""
+    what = "the same in training and in evaluation"
+    training = report.tensor(what, module.forward(x), tuple(x.shape))
+    module.train(False)
+    evaluation = module.forward(x)
+    module.train(True)
+    cause = "the code asks for self.training, or holds dropout or a BatchNorm"
+    report.close(what, evaluation, training, cause=cause)
+
+
+def large_inputs_stay_finite(report: Report, module: ModuleHandle, x: Tensor) -> None:
+    """Similarities in the thousands do not overflow (random weights loaded before)."""
+    result = module.forward(100 * x)
+    report.true(
+        "large inputs do not overflow",
+        isinstance(result, Tensor) and bool(result.isfinite().all()),
+        expected="finite numbers for an input of size 100",
+        got="infinity or NaN",
+        cause="exp overflows: use softmax, or subtract the maximum of each row first",
+    )
+
+
+def keeps_float32(report: Report, run: Callable[..., Any], *inputs: Tensor) -> None:
+    """A float32 input gives a float32 result, equal to the float64 one within its precision."""
+    what = "float32 in, float32 out"
+    expected = run(*inputs)
+    if not isinstance(expected, Tensor):
+        report.tensor(what, expected, ())
+    single = run(*(x.float() if isinstance(x, Tensor) else x for x in inputs))
+    single = report.tensor(what, single, tuple(expected.shape), dtype=torch.float32)
+    scale = expected.abs().max().item() + 1
+    report.close(what, single.double(), expected, atol=1e-4 * scale)
+
+
+def module_keeps_float32(
+    report: Report, impl: Handle, x: Tensor, *arguments: Any, **options: Any
+) -> None:
+    """The same for a module as it is built, in float32, with the same random weights."""
+    double = build(report, impl, *arguments, **options)
+    single = build(report, impl, *arguments, **options, dtype=None)
+    weights = {n: 0.3 * report.randn(*shape) for n, shape in double.parameters().items()}
+    double.load(weights)
+    single.load(weights)
+    keeps_float32(report, lambda x: (single if x.dtype == torch.float32 else double).forward(x), x)
+
+
+def blocks_are_apart(
+    report: Report, impl: Handle, x: Tensor, *arguments: Any, **options: Any
+) -> None:
+    """A second block leaves the first one as it was."""
+    what = "two blocks have layers of their own"
+    first = build(report, impl, *arguments, **options)
+    first.load({n: 0.7 * report.randn(*s) for n, s in first.parameters().items()})
+    before = report.tensor(what, first.forward(x), tuple(x.shape))
+    second = build(report, impl, *arguments, **options)
+    second.load({n: 0.7 * report.randn(*s) for n, s in second.parameters().items()})
+    second.forward(x)
+    cause = "layers live outside of __init__ or in a default argument: make them in __init__"
+    report.close(what, first.forward(x), before, cause=cause)
 
 
 def randomise(report: Report, module: ModuleHandle, x: Tensor) -> None:
@@ -175,20 +314,42 @@ def positions_are_a_set(report: Report, module: ModuleHandle, x: Tensor) -> None
 
 
 def every_weight_learns(
-    report: Report, module: ModuleHandle, x: Tensor, assignment: Assignment
+    report: Report,
+    module: ModuleHandle,
+    x: Tensor,
+    assignment: Assignment,
+    *,
+    dead: tuple[str, ...] = (),
+    what: str = "every weight learns",
+    why: str = "",
 ) -> None:
-    """With random weights, backward reaches the input and every role."""
+    """With random weights, backward reaches the input, every weight and every bias.
+
+    Args:
+        report: where the property is noted.
+        module: the block.
+        x: an input.
+        assignment: the block's layers.
+        dead: roles whose bias has no gradient by construction, a key before softmax for example.
+        what: the property.
+        why: likely cause; default: cut off from the graph.
+    """
     found = module.gradients(x, cotangent=report.randn(*x.shape))
     missing = []
     for role, slot in assignment.items():
-        gradient = found.parameters[slot.weight]
-        if gradient is None or not bool(gradient.abs().max() > 1e-12):
-            missing.append(role)
+        names = {role: slot.weight}
+        if slot.bias and role not in dead:
+            names[f"the bias of {role}"] = slot.bias
+        for label, name in names.items():
+            gradient = found.parameters[name]
+            if gradient is None or not bool(gradient.abs().max() > 1e-12):
+                missing.append(label)
     report.true(
-        "every weight learns",
+        what,
         not missing and found.inputs[0] is not None,
         expected="a gradient for every weight and for the input",
         got="none for " + (", ".join(missing) or "the input"),
-        cause="a part of the block is cut off from the graph (detach, data or no_grad), "
+        cause=why
+        or "a part of the block is cut off from the graph (detach, data or no_grad), "
         "or its result is not used",
     )

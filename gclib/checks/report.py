@@ -60,7 +60,8 @@ class Report:
         except CheckFailed as failed:
             raise failed.in_case(name) from None
         except StudentError as error:
-            raise StudentError(f"{error}\nwhile checking {name}") from None
+            text = f"{error}\nwhile checking {name}"
+            raise StudentError(text, error.kinds, error.called) from None
         finally:
             self._group = None
 
@@ -85,8 +86,9 @@ class Report:
         *,
         cause: str = "",
         causes: Mapping[tuple[int, ...], str] | None = None,
+        dtype: torch.dtype = torch.float64,
     ) -> Tensor:
-        """Return ``value`` if it is a finite float64 tensor of ``shape``, fail otherwise.
+        """Return ``value`` if it is a finite tensor of ``shape``, fail otherwise.
 
         Args:
             what: the property.
@@ -94,19 +96,22 @@ class Report:
             shape: expected shape.
             cause: likely cause of any other shape.
             causes: likely causes of particular wrong shapes.
+            dtype: expected dtype, that of the input.
         """
         if not isinstance(value, Tensor):
             name = value.type_name if isinstance(value, Opaque) else type(value).__name__
-            nothing = "the function ends without a return statement" if value is None else ""
-            self.fail(what, expected="a torch.Tensor", got=name, cause=nothing)
+            reason = "the function ends without a return statement" if value is None else ""
+            if isinstance(value, tuple) and len(value) == 1:
+                reason = "a comma at the end of the return line makes a tuple"
+            self.fail(what, expected="a torch.Tensor", got=name, cause=reason)
         if tuple(value.shape) != shape:
             cause = (causes or {}).get(tuple(value.shape), cause)
             got = f"shape {tuple(value.shape)}"
             self.fail(what, expected=f"shape {shape}", got=got, cause=cause)
-        if value.dtype != torch.float64:
+        if value.dtype != dtype:
             self.fail(
                 what,
-                expected="float64, the dtype of the input",
+                expected=f"{str(dtype).removeprefix('torch.')}, the dtype of the input",
                 got=str(value.dtype).removeprefix("torch."),
                 cause="the code converts to a fixed dtype; let results follow the input",
             )
@@ -140,6 +145,20 @@ class Report:
             return
         cause = known_mistake(got, mistakes or {}, max(atol, 1e-6)) or cause
         self.fail(what, expected=show(expected), got=show_beside(got, expected), cause=cause)
+
+    def gradient(self, what: str, got: Any, expected: Tensor) -> None:
+        """Note the property if a gradient arrived and equals ``expected``."""
+        if got is None:
+            cause = "the result is cut off from the graph (detach, data, item, numpy or no_grad)"
+            self.fail(what, expected="a gradient", got="none", cause=cause)
+        cause = "a part of the formula is cut off from the graph (detach, data or no_grad)"
+        self.close(what, got, expected, cause=cause)
+
+
+def fits(value: Any, expected: Tensor, atol: float = ATOL) -> bool:
+    """Whether a value is a tensor like ``expected`` in shape, dtype and numbers."""
+    same = isinstance(value, Tensor) and value.shape == expected.shape
+    return same and value.dtype == expected.dtype and _equal(value, expected, atol)
 
 
 def known_mistake(got: Tensor, mistakes: Mistakes, atol: float = 1e-6) -> str:

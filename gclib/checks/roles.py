@@ -1,13 +1,15 @@
 """Find the student's parameters by the role they play, so that names and layers stay free.
 
 A weight may belong to a 1×1 convolution, a linear layer or a bare parameter, and a layer may have
-any name. Layers with the usual names are taken by name. Otherwise every assignment of the layers
-whose shapes fit is tried: which of two equal layers one calls the query is a matter of naming.
+any name; its matrix may be stored as (outputs, inputs) or, for ``x @ W``, as (inputs, outputs).
+Layers with the usual names are taken by name, as the exercise asks for them. Otherwise every
+assignment of the layers whose shapes fit is tried.
 """
 
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -16,14 +18,18 @@ from torch import Tensor
 Shape = tuple[int, ...]
 
 _NAMES = {
-    "query": ("query", "q", "theta", "w_q", "wq", "to_q", "w_query", "f_q"),
-    "key": ("key", "k", "phi", "w_k", "wk", "to_k", "w_key", "f_k"),
-    "value": ("value", "v", "g", "w_v", "wv", "to_v", "w_value", "f_v"),
-    "out": ("out", "output", "w_z", "wz", "z", "w", "to_out", "conv_out", "proj", "project"),
+    "query": ("query", "q", "theta", "w_q", "wq", "to_q", "w_query", "f_q", "w_theta"),
+    "key": ("key", "k", "phi", "w_k", "wk", "to_k", "w_key", "f_k", "w_phi"),
+    "value": ("value", "v", "g", "w_v", "wv", "to_v", "w_value", "f_v", "w_g"),
+    "out": (
+        *("out", "output", "w_z", "wz", "z", "w", "to_out", "conv_out", "proj", "project"),
+        *("w_o", "wo", "w_out", "o"),
+    ),
     "pair": ("pair", "w_f", "wf", "concat", "concat_project", "f"),
     "conv": ("conv", "branch", "layer"),
 }
-_SUFFIXES = ("_conv", "_proj", "_projection", "_weight", "_layer", "_linear")
+_AFFIXES = ("conv", "proj", "projection", "weight", "layer", "linear")
+_BIAS = re.compile(r"(^|_)b(_|$)|bias")
 
 
 @dataclass(frozen=True)
@@ -47,17 +53,22 @@ def assignments(parameters: Mapping[str, Shape], roles: Mapping[str, Shape]) -> 
             the first of a map to one number.
     """
     weights = {n: _trim(s) for n, s in parameters.items() if len(_trim(s)) == 2 or "pair" in roles}
-    weights = {name: shape for name, shape in weights.items() if not _is_bias(name)}
-    by_name: dict[str, Slot] = {}
+    weights = {n: s for n, s in weights.items() if len(s) > 1 or not _is_bias(n)}
+    by_name: dict[str, str] = {}
     for role, shape in roles.items():
         found = [name for name in weights if _plays(name, role)]
         fits = [n for n in found if weights[n] in (_trim(shape), _trim(shape)[::-1])]
         if len(fits) == 1:
-            transposed = weights[fits[0]] != _trim(shape)
-            by_name[role] = Slot(fits[0], _bias(fits[0], shape[0], parameters), transposed)
-    if len(by_name) == len(roles):
-        return [by_name]
-    return list(_by_shape(weights, parameters, roles))
+            by_name[role] = fits[0]
+    square = any(len(set(shape)) == 1 for shape in roles.values())
+    if len(by_name) == len(roles) and not square:
+        turned = {role: weights[n] != _trim(roles[role]) for role, n in by_name.items()}
+        return [_slots(by_name, turned, parameters, roles)]
+    return [
+        _slots(names, dict.fromkeys(roles, turned), parameters, roles)
+        for turned in (False, True)
+        for names in _by_shape(weights, roles, turned)
+    ]
 
 
 def weights_for(
@@ -86,11 +97,11 @@ def names_in(assignment: Assignment) -> set[str]:
 
 
 def _by_shape(
-    weights: Mapping[str, Shape], parameters: Mapping[str, Shape], roles: Mapping[str, Shape]
-) -> Iterator[Assignment]:
+    weights: Mapping[str, Shape], roles: Mapping[str, Shape], turned: bool
+) -> Iterator[dict[str, str]]:
     groups: dict[Shape, list[str]] = {}
     for role, shape in roles.items():
-        groups.setdefault(_trim(shape), []).append(role)
+        groups.setdefault(_trim(shape)[:: -1 if turned else 1], []).append(role)
     choices = []
     for shape, members in groups.items():
         fitting = [name for name, found in weights.items() if found == shape]
@@ -101,34 +112,57 @@ def _by_shape(
             ]
         )
     for combination in itertools.product(*choices):
-        names = {role: name for part in combination for role, name in part.items()}
-        yield {
-            role: Slot(name, _bias(name, roles[role][0], parameters), transposed=False)
-            for role, name in names.items()
-        }
+        yield {role: name for part in combination for role, name in part.items()}
+
+
+def _slots(
+    names: Mapping[str, str],
+    turned: Mapping[str, bool],
+    parameters: Mapping[str, Shape],
+    roles: Mapping[str, Shape],
+) -> Assignment:
+    """Find the biases: by name, and what is left by size, in the order of definition."""
+    biases = {role: _bias(name, roles[role][0], parameters) for role, name in names.items()}
+    taken = {*names.values(), *biases.values()}
+    left = [n for n, shape in parameters.items() if n not in taken and len(_trim(shape)) <= 1]
+    for role in sorted(names, key=lambda role: [*parameters].index(names[role])):
+        size = _trim((roles[role][0],))
+        if biases[role] is None and (fits := [n for n in left if _trim(parameters[n]) == size]):
+            biases[role] = fits[0]
+            left.remove(fits[0])
+    return {role: Slot(name, biases[role], turned[role]) for role, name in names.items()}
 
 
 def _stem(name: str) -> str:
-    """``"block.query_conv.weight"`` → ``"query"``."""
+    """``"block.query_conv.weight"`` → ``"query"``, ``"weight_q"`` → ``"q"``."""
     stem = name.removesuffix(".weight").removesuffix(".bias").split(".")[-1].lower()
-    for suffix in _SUFFIXES:
-        stem = stem.removesuffix(suffix)
+    for affix in _AFFIXES:
+        stem = stem.removesuffix(f"_{affix}").removeprefix(f"{affix}_")
     return stem
 
 
 def _plays(name: str, role: str) -> bool:
-    return _stem(name) in _NAMES[role]
-
-
-def _is_bias(name: str) -> bool:
-    return name.split(".")[-1].lower().endswith("bias") or _stem(name).startswith("b_")
+    stem = _stem(name)
+    known = _NAMES[role]
+    return stem in known or (stem.endswith("_w") and stem.removesuffix("_w") in known)
 
 
 def _bias(weight: str, outputs: int, parameters: Mapping[str, Shape]) -> str | None:
-    candidates = (weight.removesuffix("weight") + "bias", f"{weight}_bias", f"b_{_stem(weight)}")
-    return next(
-        (n for n in candidates if _trim(parameters.get(n, (0,))) == _trim((outputs,))), None
-    )
+    stem = _stem(weight)
+    bare = re.sub(r"^w_?|_w$", "", stem) or stem
+    wanted = {
+        weight.removesuffix("weight").lower() + "bias",
+        weight.lower().replace("weight", "bias"),
+        *(f"{s}_{b}" for s in (weight.lower(), stem, bare) for b in ("bias", "b")),
+        *(f"{b}_{s}" for s in (weight.lower(), stem, bare) for b in ("bias", "b")),
+        f"b{bare}",
+    } - {weight.lower()}
+    fits = (n for n, s in parameters.items() if _trim(s) == _trim((outputs,)))
+    return next((n for n in fits if n.lower() in wanted), None)
+
+
+def _is_bias(name: str) -> bool:
+    return bool(_BIAS.search(name.split(".")[-1].lower()))
 
 
 def _trim(shape: Shape) -> Shape:

@@ -153,7 +153,7 @@ def test_a_stub_deeper_down_is_not_attempted_but_a_missing_torch_kernel_is_an_er
     ("implementation", "message"),
     [
         (lambda query, key: None, "without a return statement"),
-        (lambda query, key: (query @ key.mT).tolist(), "got          tuple"),
+        (lambda query, key: (query @ key.mT).tolist(), "got          list"),
         (lambda query, key: (query @ key.mT).numpy(), "got          ndarray"),
         (lambda query, key: 3.0, "got          float"),
         (lambda query: query, "keep the one of the stub"),
@@ -217,7 +217,7 @@ def test_an_object_that_lies_about_equality_does_not_pass():
 
 
 def test_plain_values():
-    assert plain((1, [2.5, None], "a")) == (1, (2.5, None), "a")
+    assert plain((1, [2.5, None], "a")) == (1, [2.5, None], "a")
     assert plain(numpy.float32(0.5)) == 0.5
     assert plain({1: 2}) == Opaque("dict")
     original = torch.ones(2, requires_grad=True)
@@ -260,10 +260,15 @@ def test_handle_gradients_of_functions_and_modules():
 
 def test_wrap_takes_any_back_end():
     class Remote:
+        is_check_handle = True
+
+    class Student:
         def inspect(self): ...
 
     remote = Remote()
     assert wrap(remote) is remote
+    assert isinstance(wrap(Student), Handle)
+    assert isinstance(wrap(Student()), Handle)
     assert isinstance(wrap(good), Handle)
 
 
@@ -356,7 +361,7 @@ def test_messages_in_a_notebook_are_cards_with_a_plain_fallback(monkeypatch):
         c00.e1(stub_function_of_one)
     kinds = [re.search("<strong[^>]*>([^<]*)", data["text/html"])[1] for data in shown]
     assert kinds == ["passed", "not yet", "not attempted"]
-    assert "all 5 visible checks passed" in shown[0]["text/plain"]
+    assert "all 6 visible checks passed" in shown[0]["text/plain"]
     assert "expected:" in shown[1]["text/plain"]
     assert "write to_positions in the cell above" in shown[2]["text/plain"]
 

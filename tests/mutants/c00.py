@@ -153,6 +153,27 @@ MUTANTS = {
         Mutant("detached", {_E4: "return x + self.conv(x).detach()"}, "cut off from the graph"),
         Mutant("in place", {_E4: "x += self.conv(x)\n        return x"}, "in place"),
         Mutant(
+            "short cut",
+            {_E4: "return x + self.conv(x) if self.conv.weight.any() else x"},
+            "the branch is skipped while the last layer is zero",
+        ),
+        Mutant(
+            "other in evaluation",
+            {_E4: "return x + self.conv(x) if self.training else self.conv(x)"},
+            "asks for self.training",
+        ),
+        Mutant("relu behind the sum", {_E4: "return (x + self.conv(x)).relu()"}, "behind the sum"),
+        Mutant(
+            "double layer",
+            {"kernel_size=1": "kernel_size=1, dtype=torch.float64"},
+            "a tensor made in a fixed dtype",
+        ),
+        Mutant(
+            "bias cut off",
+            {_E4: "return x + F.conv2d(x, self.conv.weight, self.conv.bias.detach())"},
+            "none for the bias of out",
+        ),
+        Mutant(
             "not a module",
             {
                 "class ResidualConv(nn.Module)": "class ResidualConv",
@@ -237,6 +258,12 @@ VARIANTS = {
         "    def forward(self, x):\n"
         '        y = torch.einsum("oc,nchw->nohw", self.weight, x)\n'
         "        return x + y + self.bias[:, None, None]\n",
+        "w and b, x @ W": "class ResidualConv(nn.Module):\n"
+        "    def __init__(self, channels):\n        super().__init__()\n"
+        "        self.w = nn.Parameter(torch.zeros(channels, channels))\n"
+        "        self.b = nn.Parameter(torch.zeros(channels))\n"
+        "    def forward(self, x):\n"
+        "        return x + (x.movedim(1, -1) @ self.w + self.b).movedim(-1, 1)\n",
         "sequential": "class ResidualConv(nn.Module):\n"
         "    def __init__(self, channels):\n        super().__init__()\n"
         "        self.branch = nn.Sequential(nn.Conv2d(channels, channels, 1))\n"

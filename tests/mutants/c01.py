@@ -24,6 +24,7 @@ def _wrong_attention(new: str) -> dict[str, str]:
     return {_ATTENTION: f"attention = {new}"}
 
 
+_LAYER_ZERO = "        nn.init.zeros_(self.{0}.weight)\n        nn.init.zeros_(self.{0}.bias)\n"
 _BLOCK = [  # mistakes that every block of this chapter can have
     Mutant("no residual", {"return x + self.out": "return self.out"}, "residual is forgotten"),
     Mutant("doubled residual", {"return x + self.out": "return x + x + self.out"}, "counted twice"),
@@ -31,6 +32,43 @@ _BLOCK = [  # mistakes that every block of this chapter can have
     Mutant("bias not zero", {_ZERO_BIAS: ""}, "the last layer does not start at zero"),
     Mutant(
         "in place", {_OUT: _OUT.replace("return x +", "x +=") + "\n        return x"}, "in place"
+    ),
+    Mutant(
+        "everything at zero",
+        {_ZERO_BIAS: "        for p in self.parameters():\n            nn.init.zeros_(p)\n"},
+        "only the last layer starts at zero",
+    ),
+    Mutant(
+        "value at zero",
+        {_ZERO_BIAS: _ZERO_BIAS + _LAYER_ZERO.format("value")},
+        "only the last layer starts at zero",
+    ),
+    Mutant(
+        "short cut while the last layer is zero",
+        {_OUT: f"if not self.out.weight.any():\n            return x\n        {_OUT}"},
+        "the branch is skipped",
+    ),
+    Mutant(
+        "other in evaluation",
+        {_OUT: f"if not self.training:\n            return x\n        {_OUT}"},
+        "asks for self.training",
+    ),
+    Mutant(
+        "bias of the value cut off",
+        {
+            "self.value(x)": "(self.value(x) - (b := self.value.bias.view(-1, *[1] * (x.dim() - 2)))"
+            " + b.detach())"
+        },
+        "the bias of value",
+    ),
+    Mutant(
+        "a row of the value cut off",
+        {
+            "self.value(x)": "torch.cat([self.value(x)[:, :1], (y := self.value(x))[:, 1:] - "
+            "(w := y[:, 1:]) + w.detach() + 0 * w], 1)"
+        },
+        "cut off from the graph",
+        hidden=True,
     ),
 ]
 
@@ -337,8 +375,54 @@ MUTANTS = {
                 _ATTENTION: "key = key - (self.key.bias if self.key.bias is not None else 0)\n"
                 "        value = value - self.value.bias\n        " + _ATTENTION
             },
-            "",
+            "none for the bias of value",
+        ),
+        Mutant(
+            "query and key at zero",
+            {_ZERO_BIAS: _ZERO_BIAS + _LAYER_ZERO.format("query") + _LAYER_ZERO.format("key")},
+            "only the last layer starts at zero",
+        ),
+        Mutant(
+            "exp without care",
+            _wrong_attention(
+                "torch.exp(pairwise_similarity(query, key))\n"
+                "        attention = attention / attention.sum(2, keepdim=True)"
+            ),
+            "exp overflows",
+        ),
+        Mutant(
+            "layers in a default argument",
+            {
+                "reduction=2):": "reduction=2, layers=nn.ModuleDict()):",
+                **{
+                    f"self.{n} = ": f'self.{n} = layers["{n}"] = layers["{n}"] if "{n}" in layers else '
+                    for n in ("query", "key", "value", "out")
+                },
+            },
+            "layers live outside of __init__",
+        ),
+        Mutant("fixed dtype", {_OUT: f"x = x.double()\n        {_OUT}"}, "fixed dtype"),
+        Mutant(
+            "ceil",
+            {"in_channels // reduction": "-(-in_channels // reduction)"},
+            "layers",
             hidden=True,
+        ),
+        Mutant(
+            "squeeze",
+            {"context.unflatten(2": "context.squeeze().unflatten(-1"},
+            "runs without an error",
+            hidden=True,
+        ),
+        Mutant(
+            "layers in a list",
+            {
+                "self.query = nn.Conv2d": "self.layers = [nn.Conv2d(4, 2, 1)] * 3\n"
+                "        query = nn.Conv2d",
+                "self.key = ": "key = ",
+                "self.value = ": "value = ",
+            },
+            "hides it",
         ),
     ],
     "c01-e5": [
@@ -433,7 +517,9 @@ MUTANTS = {
             "layers that the formula does not have",
         ),
         Mutant(
-            "unknown accepted", {f"if instantiation not in {_NAMES}:": "if False:"}, "falls through"
+            "unknown accepted",
+            {f"if instantiation not in {_NAMES}:": "if False:"},
+            "refused too late",
         ),
         Mutant(
             "other default",
@@ -464,9 +550,51 @@ MUTANTS = {
             "layers",
             hidden=True,
         ),
+        Mutant(
+            "pair at zero",
+            {
+                "self.pair = nn.Linear(2 * inner, 1, bias=False)\n": "self.pair = nn.Linear(2 * inner, "
+                "1, bias=False)\n            nn.init.zeros_(self.pair.weight)\n"
+            },
+            "only the last layer starts at zero",
+        ),
+        Mutant(
+            "pair bias not used",
+            {"2 * inner, 1, bias=False": "2 * inner, 1"},
+            "none for the bias of pair",
+        ),
+        Mutant(
+            "pair bias behind the ReLU",
+            {
+                "2 * inner, 1, bias=False": "2 * inner, 1",
+                _RELU: f"{_RELU} + self.pair.bias",
+            },
+            "concat",
+            hidden=True,
+        ),
+        Mutant(
+            "part of a name is enough",
+            {f"not in {_NAMES}": 'not in "embedded_gaussian, gaussian, dot_product, concat"'},
+            "refused too late",
+        ),
+        Mutant(
+            "arguments in another order",
+            {
+                'instantiation="embedded_gaussian", reduction=2': "reduction=2, "
+                'instantiation="embedded_gaussian"'
+            },
+            "runs without an error",
+            hidden=True,
+        ),
     ],
     "c01-e6": [
         *_BLOCK,
+        Mutant(
+            "fixed reduction",
+            {"in_channels // reduction": "in_channels // 2"},
+            "layers",
+            hidden=True,
+        ),
         Mutant(
             "inside each frame",
             {
@@ -788,6 +916,21 @@ _CONV_5 = "layer = lambda i, o: nn.Conv2d(i, o, 1)"
 _CONV_6 = "layer = lambda i, o: getattr(nn, f'Conv{ndim}d')(i, o, 1)"
 _ON_TOKENS, _ON_MAPS = "module(tokens)", "module(x).flatten(2).mT"
 
+_PLAIN_BLOCK = """class NonLocalBlock2d(nn.Module):
+    def __init__(self, in_channels, reduction=2):
+        super().__init__()
+        c, d = in_channels, in_channels // reduction
+        for name, shape in {"q": (c, d), "k": (c, d), "v": (c, d), "o": (d, c)}.items():
+            start = torch.zeros(shape) if name == "o" else torch.randn(shape) / c**0.5
+            setattr(self, f"w_{name}", nn.Parameter(start))
+            setattr(self, f"b_{name}", nn.Parameter(torch.zeros(shape[1])))
+
+    def forward(self, x):
+        rows = x.flatten(2).mT
+        q, k = rows @ self.w_q + self.b_q, rows @ self.w_k + self.b_k
+        y = (q @ k.mT).softmax(-1) @ (rows @ self.w_v + self.b_v)
+        return x + (y @ self.w_o + self.b_o).mT.reshape(x.shape)
+"""
 VARIANTS = {
     "c01-e1": {
         "einsum": "def pairwise_similarity(query, key):\n"
@@ -838,6 +981,7 @@ VARIANTS = {
         "    return torch.stack([torch.tensordot(a, v, 1) for a, v in zip(attention, value)])\n",
     },
     "c01-e4": {
+        "x @ W, w_q and b_q": _PLAIN_BLOCK,
         "linear, reordered": _LINEAR_BLOCK,
         "einsum, bare parameters": _EINSUM_BLOCK,
         "no names to go by": _UNNAMED_BLOCK,

@@ -7,9 +7,8 @@ import torch
 from gclib.checks import c00
 from gclib.checks.exercise import hidden_check
 from gclib.checks.handle import Handle
-from gclib.checks.properties import build, find_roles
+from gclib.checks.properties import build, find_roles, forward_equals
 from gclib.checks.report import Report
-from gclib.checks.roles import weights_for
 
 
 @hidden_check(c00.e1)
@@ -24,7 +23,7 @@ def e1(impl: Handle, report: Report) -> None:
     cotangent = report.randn(3, 20, 4)
     gradient = impl.gradients(report.randn(3, 4, 4, 5), cotangent=cotangent).inputs[0]
     expected = cotangent.transpose(1, 2).reshape(3, 4, 4, 5)
-    report.close("gradients go back to where they came from", gradient, expected)
+    report.gradient("gradients go back to where they came from", gradient, expected)
 
 
 def _flat(x: torch.Tensor) -> torch.Tensor:
@@ -42,25 +41,25 @@ def e2(impl: Handle, report: Report) -> None:
         report.close(what, impl.call(weights, values), expected)
     weights, values, cotangent = report.randn(2, 3, 4), report.randn(2, 4, 5), report.randn(2, 3, 5)
     gradients = impl.gradients(weights, values, cotangent=cotangent).inputs
-    report.close("gradient of the weights", gradients[0], cotangent @ values.transpose(1, 2))
-    report.close("gradient of the values", gradients[1], weights.transpose(1, 2) @ cotangent)
+    report.gradient("gradient of the weights", gradients[0], cotangent @ values.transpose(1, 2))
+    report.gradient("gradient of the values", gradients[1], weights.transpose(1, 2) @ cotangent)
 
 
 @hidden_check(c00.e3)
 def e3(impl: Handle, report: Report) -> None:
     """torch.softmax on random inputs of every size and axis."""
     for shape in ((4,), (3, 1), (2, 3, 4), (2, 1, 3, 2)):
-        for dim in range(len(shape)):
-            x = report.randn(*shape)
-            expected = torch.softmax(x, dim)
-            report.close(f"shape {shape}, dim={dim}", impl.call(x, dim), expected)
+        with report.group(f"shape {shape}"):
+            for dim in range(-len(shape), len(shape)):
+                x = report.randn(*shape)
+                report.close(f"dim={dim}", impl.call(x, dim), torch.softmax(x, dim))
     for size in (1e2, 1e3, 1e6):
         x = size * report.randn(3, 5)
         report.close(f"numbers of size {size:g}", impl.call(x, 1), torch.softmax(x, 1))
     x, cotangent = report.randn(3, 4), report.randn(3, 4)
     y = torch.softmax(x, 1)
     expected = y * (cotangent - (y * cotangent).sum(1, keepdim=True))
-    report.close("its gradient", impl.gradients(x, 1, cotangent=cotangent).inputs[0], expected)
+    report.gradient("its gradient", impl.gradients(x, 1, cotangent=cotangent).inputs[0], expected)
 
 
 @hidden_check(c00.e4)
@@ -68,19 +67,27 @@ def e4(impl: Handle, report: Report) -> None:
     """Random weights, other sizes, and both gradients."""
     for channels, height, width in ((2, 1, 3), (5, 4, 2)):
         module = build(report, impl, channels)
-        roles = {"conv": (channels, channels)}
-        slots = find_roles(report, module, roles, f"{channels} channels: one convolution")[0]
+        roles = {"out": (channels, channels)}
+        found = find_roles(report, module, roles, f"{channels} channels: one convolution")
         weight, bias = report.randn(channels, channels), report.randn(channels)
-        module.load(weights_for(slots, {"conv": weight}, {"conv": bias}))
-        if slots["conv"].bias is None:
+        if found[0]["out"].bias is None:
             bias = torch.zeros_like(bias)
         x, cotangent = (report.randn(2, channels, height, width) for _ in range(2))
         expected = x + torch.einsum("oc,nchw->nohw", weight, x) + bias.view(-1, 1, 1)
-        report.close(f"{channels} channels, {height}×{width}", module.forward(x), expected)
+        what = f"{channels} channels, {height}×{width}"
+        values, biases = {"out": weight}, {"out": bias}
+        slot = forward_equals(report, what, module, found, values, x, expected, biases=biases)[
+            "out"
+        ]
         found = module.gradients(x, cotangent=cotangent)
         expected = cotangent + torch.einsum("oc,nohw->nchw", weight, cotangent)
-        report.close("gradient of the input", found.inputs[0], expected)
+        report.gradient("gradient of the input", found.inputs[0], expected)
         expected = torch.einsum("nohw,nchw->oc", cotangent, x)
-        gradient = found.parameters[slots["conv"].weight].reshape(channels, channels)
-        expected = expected.T if slots["conv"].transposed else expected
-        report.close("gradient of the weight", gradient, expected)
+        gradient = found.parameters[slot.weight]
+        gradient = gradient if gradient is None else gradient.reshape(channels, channels)
+        expected = expected.T if slot.transposed else expected
+        report.gradient("gradient of the weight", gradient, expected)
+        if slot.bias:
+            gradient = found.parameters[slot.bias]
+            gradient = gradient if gradient is None else gradient.reshape(channels)
+            report.gradient("gradient of the bias", gradient, cotangent.sum((0, 2, 3)))

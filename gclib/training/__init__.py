@@ -1,0 +1,1 @@
+"""Training: one loop, and the recipes that use it."""

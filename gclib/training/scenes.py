@@ -1,0 +1,341 @@
+"""The lab: one block in a small network on generated scenes, over several seeds.
+
+    gclib train scenes --row mini/pairing_nl --seeds 1-5
+
+A row is a task and a block. Every run is repeated by its row and seed alone; its log says with
+which command, versions and recipe, and how long it took.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from functools import cache, partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gclib.analysis.capture import capture
+from gclib.analysis.distances import average_cosine_distance, average_jsd
+from gclib.blocks import (
+    AddFusion,
+    AttentionPooling,
+    AveragePooling,
+    BottleneckTransform,
+    ContextBlock,
+    GCBlock,
+    LinearTransform,
+    NonLocalBlock,
+    ScaleFusion,
+    SEBlock,
+    SimplifiedNonLocalBlock,
+)
+from gclib.blocks._arguments import check_choice
+from gclib.blocks.non_local import INSTANTIATIONS
+from gclib.datasets import Scenes, make_scenes
+from gclib.models.scene_net import SceneNet
+from gclib.training.loop import Recipe, batches, config_hash, fit
+
+WIDTH = 32
+RATIO = 4  # of the lab's bottlenecks: 8 of 32 channels
+RECIPE = Recipe(steps=1200, batch_size=32, lr=4e-3)
+TRAIN_SCENES, TEST_SCENES = 10_000, 1_000
+TRAIN_SEED, TEST_SEED = 1, 2
+MEASURED_SCENES = 64  # whose distances are averaged
+FIRST_LOSSES = 20  # kept one by one, so that a test can repeat them
+
+BlockFactory = Callable[[], nn.Module]
+
+
+@dataclass(frozen=True)
+class LabRow:
+    """A row of the lab.
+
+    Attributes:
+        id: for example ``"mini/pairing_nl"``.
+        task: one of ``gclib.datasets.TASKS``.
+        block: makes the block; None for no block.
+    """
+
+    id: str
+    task: str
+    block: BlockFactory | None
+
+
+def _context(pooling: str, transform: nn.Module | None = None, fusion: nn.Module | None = None):
+    return ContextBlock(
+        AttentionPooling(WIDTH) if pooling == "att" else AveragePooling(),
+        transform or BottleneckTransform(WIDTH, ratio=RATIO, norm=True),
+        fusion or AddFusion(),
+    )
+
+
+def _no_ratio() -> nn.Module:
+    return _context("att", LinearTransform(WIDTH))
+
+
+def _bottleneck(relu: bool) -> nn.Module:
+    return _context("att", BottleneckTransform(WIDTH, ratio=RATIO, relu=relu))
+
+
+def _fused(pooling: str, fusion: str) -> nn.Module:
+    fusions = {"add": AddFusion, "scale": ScaleFusion, "2scale": partial(ScaleFusion, "2sigmoid")}
+    return _context(pooling, fusion=fusions[fusion]())
+
+
+def _rows() -> Iterator[LabRow]:
+    blocks: dict[str, BlockFactory | None] = {
+        "none": None,
+        "nl": partial(NonLocalBlock, WIDTH),
+        "snl": partial(SimplifiedNonLocalBlock, WIDTH),
+        "gc": partial(GCBlock, WIDTH, ratio=RATIO),
+        "se": partial(SEBlock, WIDTH, ratio=RATIO),
+    }
+    for task in ("context", "pairing", "majority"):
+        for name, block in blocks.items():
+            yield LabRow(f"mini/{task}_{name}", task, block)
+    for task in ("context", "pairing"):
+        for name in INSTANTIATIONS[1:]:  # the first one is nl
+            block = partial(NonLocalBlock, WIDTH, instantiation=name)
+            yield LabRow(f"mini/{task}_nl_{name}", task, block)
+    # Tables 2(d), 2(e), 2(f) in small, on the task with headroom; each lacks its GC block, which
+    # is mini/majority_gc.
+    yield LabRow("mini/2d_no_ratio", "majority", _no_ratio)
+    yield LabRow("mini/2d_r4", "majority", partial(_bottleneck, relu=False))
+    yield LabRow("mini/2d_r4_relu", "majority", partial(_bottleneck, relu=True))
+    for ratio in (2, 8, 16):
+        yield LabRow(f"mini/2e_r{ratio}", "majority", partial(GCBlock, WIDTH, ratio=ratio))
+    for pooling in ("avg", "att"):
+        for fusion in ("scale", "2scale", "add"):
+            if (pooling, fusion) != ("att", "add"):  # the GC block
+                block = partial(_fused, pooling, fusion)
+                yield LabRow(f"mini/2f_{pooling}_{fusion}", "majority", block)
+
+
+LAB_ROWS: Mapping[str, LabRow] = MappingProxyType({row.id: row for row in _rows()})
+
+
+def find_lab_row(row_id: str) -> LabRow:
+    """Return the row of that id; ValueError naming the nearest one otherwise."""
+    check_choice("row", row_id, LAB_ROWS)
+    return LAB_ROWS[row_id]
+
+
+@cache
+def scenes(task: str, part: str) -> Scenes:
+    """The ``"train"`` or ``"test"`` scenes of a task."""
+    if part == "train":
+        return make_scenes(task, TRAIN_SCENES, seed=TRAIN_SEED)
+    return make_scenes(task, TEST_SCENES, seed=TEST_SEED)
+
+
+def build_net(row: LabRow, seed: int) -> SceneNet:
+    """The network of a row with the initial weights of a seed; all rows share the convolutions."""
+    torch.manual_seed(seed)
+    net = SceneNet(scenes(row.task, "test").classes, width=WIDTH)
+    if row.block is not None:
+        net.block = row.block()
+    return net
+
+
+def loss_of(model: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
+    """Cross-entropy at the positions of objects."""
+    images, labels = batch
+    return F.cross_entropy(model(images), labels, ignore_index=-1)
+
+
+def accuracy(model: nn.Module, data: Scenes) -> float:
+    """Share of the objects whose label is right."""
+    model.eval()
+    labels = torch.from_numpy(data.label_maps(SceneNet.stride))
+    with torch.no_grad():
+        parts = torch.from_numpy(data.images).split(250)
+        predicted = torch.cat([model(part).argmax(1) for part in parts])
+    objects = labels >= 0
+    return (predicted[objects] == labels[objects]).double().mean().item()
+
+
+def block_distances(model: nn.Module, data: Scenes) -> dict[str, float]:
+    """Table 1 for one block: average distances over all positions and over objects alone.
+
+    Returns:
+        ``{"all/cosine/input": ..., "objects/jsd/attention": ...}``; JSD only where the rows of
+        the map are distributions. Each is a mean over scenes.
+    """
+    model.eval()
+    images = torch.from_numpy(data.images[:MEASURED_SCENES])
+    with torch.no_grad(), capture(model) as captured:
+        model(images)
+    (block,) = captured.values()
+    rows, columns = torch.from_numpy(data.centres(SceneNet.stride)[:MEASURED_SCENES]).unbind(2)
+    chosen = (rows * (images.shape[3] // SceneNet.stride) + columns).long()  # (N, K)
+    distances = {}
+    sums = block.attention.sum(-1)
+    probabilities = bool((block.attention >= 0).all()) and bool(((sums - 1).abs() < 1e-4).all())
+    for where in ("all", "objects"):
+        kinds = [("cosine", w) for w in ("input", "output", "attention")]
+        for kind, what in [*kinds, ("jsd", "attention")] if probabilities else kinds:
+            vectors = block.vectors(what)
+            if where == "objects":
+                index = chosen[:, :, None].expand(-1, -1, vectors.shape[2])
+                vectors = vectors.gather(1, index)
+            measure = average_cosine_distance if kind == "cosine" else average_jsd
+            distances[f"{where}/{kind}/{what}"] = measure(vectors).mean().item()
+    return distances
+
+
+def run(row_id: str, seed: int, *, recipe: Recipe = RECIPE, label: str | None = None):
+    """Train one row with one seed.
+
+    Args:
+        row_id: for example ``"mini/pairing_nl"``.
+        seed: of the initial weights and the order of the scenes.
+        recipe: how to train.
+        label: name on a progress bar; None for no bar.
+
+    Returns:
+        The trained network and its log.
+    """
+    row = find_lab_row(row_id)
+    train, test = scenes(row.task, "train"), scenes(row.task, "test")
+    net = build_net(row, seed)
+    log: dict[str, Any] = {"row": row_id, "seed": seed}
+    if isinstance(net.block, NonLocalBlock):
+        log["untrained"] = rounded(block_distances(_awake(net), test))
+        net = build_net(row, seed)
+    net = net.to(memory_format=torch.channels_last)  # a quarter faster on CPUs
+    tensors = (torch.from_numpy(train.images), torch.from_numpy(train.label_maps(net.stride)))
+    start = time.perf_counter()
+    losses = fit(net, batches(tensors, recipe, seed=seed), loss_of, recipe, label=label)
+    seconds = time.perf_counter() - start
+    log |= {
+        "accuracy": round(accuracy(net, test), 5),
+        "parameters": sum(p.numel() for p in net.parameters()),
+        "first_losses": [round(loss, 5) for loss in losses[:FIRST_LOSSES]],
+        "losses": [round(sum(part) / len(part), 5) for part in _chunks(losses, 50)],
+        "seconds": round(seconds, 1),
+        "config": config_of(row, recipe),
+        "command": f"gclib train scenes --row {row_id} --seeds {seed}",
+        "commit": _commit(),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "threads": torch.get_num_threads(),
+    }
+    if isinstance(net.block, NonLocalBlock):
+        log["trained"] = rounded(block_distances(net, test))
+    return net, log
+
+
+def config_of(row: LabRow, recipe: Recipe) -> dict[str, Any]:
+    """What decides a run beside its seed, with its hash."""
+    config = {
+        "row": row.id,
+        "recipe": asdict(recipe),
+        "width": WIDTH,
+        "train": scenes(row.task, "train").digest()[:12],
+        "test": scenes(row.task, "test").digest()[:12],
+    }
+    return {**config, "hash": config_hash(config)}
+
+
+def _awake(net: SceneNet) -> SceneNet:
+    """The untrained net with a random last layer: a zero one has no output to measure."""
+    nn.init.normal_(net.block.out.weight, std=0.01)
+    return net
+
+
+def rounded(values: Mapping[str, float]) -> dict[str, float]:
+    """Six significant digits, enough to compare and short to read."""
+    return {key: float(f"{value:.6g}") for key, value in values.items()}
+
+
+def _chunks(values: list[float], size: int) -> Iterator[list[float]]:
+    for start in range(0, len(values), size):
+        yield values[start : start + size]
+
+
+def _commit() -> str:
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+def log_path(folder: Path, row_id: str) -> Path:
+    """Where the log of a row is."""
+    return folder / f"{row_id.replace('/', '-')}.json"
+
+
+def read_logs(folder: Path, row_id: str) -> list[dict[str, Any]]:
+    """The runs of a row, by seed; an empty list if there are none."""
+    path = log_path(folder, row_id)
+    return json.loads(path.read_text("utf-8")) if path.is_file() else []
+
+
+def _one(row_id: str, seed: int, checkpoint: Path | None) -> dict[str, Any]:
+    torch.set_num_threads(1)
+    net, log = run(row_id, seed)
+    if checkpoint:
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(net.state_dict(), checkpoint)
+    return log
+
+
+def run_many(
+    row_ids: Iterable[str],
+    seeds: Iterable[int],
+    folder: Path,
+    *,
+    workers: int | None = None,
+    checkpoints: Path | None = None,
+) -> None:
+    """Train rows with seeds, one thread each, and write their logs; what is done stays done.
+
+    Args:
+        row_ids: the rows.
+        seeds: the seeds.
+        folder: where logs are written, one file for a row.
+        workers: processes at a time; default: the number of cores.
+        checkpoints: where the weights of the smallest seed are written; None for nowhere.
+    """
+    seeds = sorted(seeds)
+    jobs = []
+    for row_id in row_ids:
+        wanted = config_of(find_lab_row(row_id), RECIPE)["hash"]
+        done = {log["seed"] for log in read_logs(folder, row_id) if log["config"]["hash"] == wanted}
+        jobs += [(row_id, seed) for seed in seeds if seed not in done]
+    folder.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
+        futures = {}
+        for row_id, seed in jobs:
+            keep = checkpoints and seed == seeds[0]
+            path = checkpoints / f"{row_id.replace('/', '-')}.pt" if keep else None
+            futures[pool.submit(_one, row_id, seed, path)] = row_id
+        for count, future in enumerate(as_completed(futures), start=1):
+            log, row_id = future.result(), futures[future]
+            wanted = log["config"]["hash"]
+            logs = [old for old in read_logs(folder, row_id) if old["config"]["hash"] == wanted]
+            logs = [old for old in logs if old["seed"] != log["seed"]] + [log]
+            write_json(log_path(folder, row_id), sorted(logs, key=lambda log: log["seed"]))
+            left = (time.perf_counter() - start) / count * (len(jobs) - count)
+            print(
+                f"{count}/{len(jobs)}  {row_id} seed {log['seed']}: accuracy "
+                f"{log['accuracy']:.3f} in {log['seconds']:.0f} s · about {left / 60:.0f} min left",
+                flush=True,
+            )
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
