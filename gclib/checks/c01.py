@@ -6,7 +6,6 @@ computed by a second implementation.
 
 from __future__ import annotations
 
-from math import e as _E
 from math import log, sqrt
 
 import torch
@@ -154,7 +153,7 @@ def e2(impl: Handle, report: Report) -> None:
                     "divided by the square root of the number of keys": products / sqrt(3),
                     "softmax is for the two Gaussians": products.softmax(2),
                     "not normalised": products,
-                    "negative entries became zero": shares.relu(),
+                    "negative entries became zero (ReLU belongs to exercise 5)": shares.relu(),
                     "the entries lost their sign": shares.abs(),
                 },
             )
@@ -163,12 +162,9 @@ def e2(impl: Handle, report: Report) -> None:
             gradient_arrives(report, *found.inputs)
             keeps_float32(report, lambda s, name=name: impl.call(s, name), products)
     large = _numbers([[[1e4, 1e4 + log(3)], [-1e4, -1e4]]])
-    result = impl.call(large, "embedded_gaussian")
-    if isinstance(result, Tensor):
-        result = result.nan_to_num(nan=-1.0, posinf=-1.0, neginf=-1.0)
     report.close(
         "similarities of ±10,000 do not overflow",
-        result,
+        impl.call(large, "embedded_gaussian"),
         _numbers([[[0.25, 0.75], [0.5, 0.5]]]),
         cause="exp overflows: use softmax, or subtract the maximum of each row first",
     )
@@ -185,7 +181,7 @@ def e2(impl: Handle, report: Report) -> None:
     "c01-e3",
     "aggregation",
     needs="aggregate",
-    look="section 5, the picture of one row of weights",
+    look="section 5, the formula",
     points=(1, 1),
     minutes=5,
 )
@@ -258,23 +254,26 @@ def e3(impl: Handle, report: Report) -> None:
     keeps_float32(report, impl.call, attention, value)
 
 
-# One example with two positions and four channels, for every block of this chapter. W_q reads
-# channel 0, W_k channel 1, W_v channels 2 and 3; W_z writes to all four.
-_POSITIONS = _numbers([[1, 0, 3, 0], [0, log(3), 0, 5]])  # (2, 4)
-_QUERY = _numbers([[1, 0, 0, 0], [0, 0, 0, 0]])  # queries (1, 0) and (0, 0)
-_KEY = _numbers([[0, 1, 0, 0], [0, 0, 0, 0]])  # keys (0, 0) and (ln 3, 0)
-_VALUE = _numbers([[0, 0, 1, 0], [0, 0, 0, 1]])  # values (3, 0) and (0, 5)
+# One example with three positions and four channels, for every block of this chapter. W_q reads
+# channel 0, W_k channel 1, W_v channels 2 and 3; W_z writes to all four. Section 6 shows it.
+_POSITIONS = _numbers([[1, 0, 3, 0], [0, log(3), 0, 5], [2, 0, 1, 1]])  # (3, 4)
+_QUERY = _numbers([[1, 0, 0, 0], [0, 0, 0, 0]])  # queries (1, 0), (0, 0) and (2, 0)
+_KEY = _numbers([[0, 1, 0, 0], [0, 0, 0, 0]])  # keys (0, 0), (ln 3, 0) and (0, 0)
+_VALUE = _numbers([[0, 0, 1, 0], [0, 0, 0, 1]])
 _OUT = _numbers([[1, 0], [0, 1], [1, -1], [0, 2]])
-_VALUES_SEEN = _numbers([[3, 0], [0, 5]])
+_QUERIES_SEEN = _numbers([[1, 0], [0, 0], [2, 0]])
+_KEYS_SEEN = _numbers([[0, 0], [log(3), 0], [0, 0]])
+_VALUES_SEEN = _numbers([[3, 0], [0, 5], [1, 1]])
 _WEIGHTS = {"query": _QUERY, "key": _KEY, "value": _VALUE, "out": _OUT}
 _SHAPES = {"query": (2, 4), "key": (2, 4), "value": (2, 4), "out": (4, 2)}
-# The attention map by hand: similarities (0, ln 3) and (0, 0).
-_EMBEDDED = _numbers([[1 / 4, 3 / 4], [1 / 2, 1 / 2]])
+# By hand: similarities, and the attention map of the embedded Gaussian.
+_SIMILARITY = log(3) * _numbers([[0, 1, 0], [0, 0, 0], [0, 2, 0]])
+_EMBEDDED = _numbers([[1 / 5, 3 / 5, 1 / 5], [1 / 3] * 3, [1 / 11, 9 / 11, 1 / 11]])
 
 
-def _z(attention, values: Tensor = _VALUES_SEEN, positions: Tensor = _POSITIONS) -> Tensor:
+def _z(attention: Tensor, values: Tensor = _VALUES_SEEN, positions: Tensor = _POSITIONS) -> Tensor:
     """The result for a given attention map, positions first."""
-    return positions + (torch.as_tensor(attention, dtype=torch.float64) @ values) @ _OUT.T
+    return positions + (attention @ values) @ _OUT.T
 
 
 def _as_map(rows: Tensor, *positions: int) -> Tensor:
@@ -282,54 +281,84 @@ def _as_map(rows: Tensor, *positions: int) -> Tensor:
     return rows.T.reshape(1, rows.shape[1], *positions)
 
 
-def _scaled(power: float) -> Tensor:
-    """The embedded Gaussian's map when ln 3 is multiplied by ``power``."""
-    three = 3**power
-    return _numbers([[1 / (1 + three), three / (1 + three)], [0.5, 0.5]])
+def _cut(rows: Tensor) -> Tensor:
+    """What a reshape in place of a transpose makes of rows (L, C')."""
+    return rows.T.reshape(rows.shape)
 
 
-def _block_mistakes(context: Tensor, positions: Tensor = _POSITIONS) -> dict[str, Tensor]:
-    """Mistakes around the attention map, for any instantiation; ``context`` is (2, C')."""
+def _block_mistakes(attention: Tensor, values: Tensor, positions: Tensor) -> dict[str, Tensor]:
+    """Mistakes around the attention map, for any instantiation."""
+    context = attention @ values
     branch = context @ _OUT.T
     return {
         "the residual is forgotten: the input is not added back": branch,
         "the residual is counted twice": 2 * positions + branch,
         "the residual is subtracted": branch - positions,
+        "the branch is not added: it is multiplied by zero or left out": positions,
         "a ReLU stands behind W_z": positions + branch.relu(),
         "a ReLU stands behind the sum": (positions + branch).relu(),
-        "positions and channels are mixed when the map is folded or unfolded: swap the axes of "
-        "(N, H·W, C') before it becomes a map": positions + context.T @ _OUT.T,
+        "positions and channels are mixed when the context becomes a map again: swap the axes of "
+        "(N, H·W, C') before unflatten": positions + context.reshape(2, 3).T @ _OUT.T,
+        _ALONE: positions + values @ _OUT.T,
     }
 
 
+def _softmax_mistakes(
+    query: Tensor, key: Tensor, values: Tensor, positions: Tensor, root: str
+) -> dict[str, Tensor]:
+    """Mistakes inside of the two Gaussians."""
+    similarity = query @ key.T
+    exponentials = similarity.exp()
+
+    def z(attention: Tensor, values: Tensor = values) -> Tensor:
+        return _z(attention, values, positions)
+
+    cut_map = (_cut(query) @ _cut(key).T).softmax(1)
+    cut_context = cut_map @ _cut(values)
+    over_channels = (query.T @ key).softmax(1)
+    mistakes = {
+        "softmax over the queries: the wrong axis": z(similarity.softmax(0)),
+        "softmax over the whole map": z(exponentials / exponentials.sum()),
+        "softmax over an axis of size 1: every weight is 1": z(torch.ones_like(similarity)),
+        f"divided by √{root}: equation 1 has no scale": z(
+            (similarity / query.shape[1] ** 0.5).softmax(1)
+        ),
+        f"divided by {root}: equation 1 has no scale": z((similarity / query.shape[1]).softmax(1)),
+        f"multiplied by √{root}: equation 1 has no scale": z(
+            (similarity * query.shape[1] ** 0.5).softmax(1)
+        ),
+        "query and key are swapped": z(similarity.T.softmax(1)),
+        "the attention map is transposed": z(similarity.softmax(1).T),
+        "the exponentials are not divided by their sum": z(exponentials),
+        "this is the dot product: softmax is missing": z(similarity / 3),
+        "not normalised": z(similarity),
+        "every query gets the same map: the query is not used": z(torch.ones(3, 3).double() / 3),
+    }
+    if query.shape == values.shape:
+        mistakes |= {
+            "the maps are cut with reshape: use flatten(2).transpose(1, 2) on the way in (chapter "
+            "00, exercise 1)": (
+                positions + cut_context @ _OUT.T,
+                positions + cut_context.reshape(2, 3).T @ _OUT.T,
+            ),
+            "channels attend to channels: the positions must come first, (N, H·W, C')": (
+                positions + (over_channels @ values.T).T @ _OUT.T
+            ),
+            "the weights go onto the keys, not onto the values": z(similarity.softmax(1), key),
+            "the weights go onto the queries, not onto the values": z(similarity.softmax(1), query),
+            "W_q is used for the keys too": z((query @ query.T).softmax(1)),
+            "W_k is used for the queries too": z((key @ key.T).softmax(1)),
+        }
+    return mistakes
+
+
+_ALONE = (
+    "every position sees itself alone: there is one query and one key (are rows or frames moved "
+    "into the batch axis?)"
+)
 UNKNOWN = ("embedded gaussian", "dot", "")  # no instantiation has these names
 # Fresh biases are often zero, and those of query and key then have no gradient worth asking for.
 _DEAD = ("query", "key", "value", "pair")
-
-_L = log(3)
-_EMBEDDED_MISTAKES = {
-    "softmax over the queries: the wrong axis": _z([[0.5, 0.75], [0.5, 0.25]]),
-    "softmax over the whole map": _z(_numbers([[1, 3], [1, 1]]) / 6),
-    "softmax over an axis of size 1: every weight is 1": _z([[1, 1], [1, 1]]),
-    "divided by √d: equation 1 has no scale": _z(_scaled(1 / sqrt(2))),
-    "divided by d: equation 1 has no scale": _z(_scaled(1 / 2)),
-    "multiplied by √d: equation 1 has no scale": _z(_scaled(sqrt(2))),
-    "query and key are swapped": _z([[0.5, 0.5], [0.75, 0.25]]),
-    "the attention map is transposed": _z([[0.25, 0.5], [0.75, 0.5]]),
-    "the exponentials are not divided by their sum": _z([[1, 3], [1, 1]]),
-    "this is the dot product: softmax is missing": _z(_numbers([[0, log(3)], [0, 0]]) / 2),
-    "not normalised": _z([[0, log(3)], [0, 0]]),
-    "every query gets the same map: the query is not used": _z([[0.5, 0.5], [0.5, 0.5]]),
-    "the weights go onto the keys, not onto the values": _z(
-        _EMBEDDED, _numbers([[0, 0], [log(3), 0]])
-    ),
-    "the weights go onto the queries, not onto the values": _z(
-        _EMBEDDED, _numbers([[1, 0], [0, 0]])
-    ),
-    "every position sees itself alone: there is one query and one key": _z([[1, 0], [0, 1]]),
-    "W_q is used for the keys too": _z([[_E / (1 + _E), 1 / (1 + _E)], [0.5, 0.5]]),
-    "W_k is used for the queries too": _z([[0.5, 0.5], [1 / (1 + 3**_L), 3**_L / (1 + 3**_L)]]),
-}
 
 
 @exercise(
@@ -347,7 +376,7 @@ def e4(impl: Handle, report: Report) -> None:
     found = find_roles(report, module, _SHAPES, what)
     x = report.randn(2, 4, 3, 5)
     identity_at_start(report, module, x, found[0]["out"])
-    assignment = _two_positions(report, module, found, "embedded_gaussian", (1, 2))
+    assignment = _three_positions(report, module, found, "embedded_gaussian", (1, 3))
     randomise(report, module, x)
     positions_are_a_set(report, module, x)
     examples_apart(report, module.forward, x)
@@ -363,77 +392,72 @@ def e4(impl: Handle, report: Report) -> None:
 
 
 # Gaussian: W_q and W_k are gone, so the positions themselves must give simple products.
-_GAUSSIAN_POSITIONS = _numbers([[sqrt(log(3)), 0, 0, 0], [0, sqrt(log(2)), 0, 0]])
+_GAUSSIAN_POSITIONS = _numbers(
+    [[sqrt(log(3)), 0, 0, 0], [0, sqrt(log(2)), 0, 0], [2 * sqrt(log(3)), 0, 0, 0]]
+)
 _GAUSSIAN_WEIGHTS = {
     "value": _numbers([[1 / sqrt(log(3)), 0, 0, 0], [0, 1 / sqrt(log(2)), 0, 0]]),
     "out": _OUT,
 }
-_ONE_HOT = _numbers([[1, 0], [0, 1]])  # the values seen by the Gaussian block
+_GAUSSIAN_VALUES = _numbers([[1, 0], [0, 1], [2, 0]])
 _PAIR = _numbers([[2, 0, -1, 0]])  # concat: 2 · query[0] - key[0]
 
-
-def _gaussian_z(attention) -> Tensor:
-    return _z(attention, _ONE_HOT, _GAUSSIAN_POSITIONS)
-
-
-_GAUSSIAN = _numbers([[3 / 4, 1 / 4], [1 / 3, 2 / 3]])
-_DOT = _numbers([[0, log(3) / 2], [0, 0]])
-_CONCAT = _numbers([[1, 1 - log(3) / 2], [0, 0]])
-_ALONE = "every position sees itself alone: there is one query and one key"
+_GAUSSIAN = _numbers([[3 / 13, 1 / 13, 9 / 13], [1 / 4, 1 / 2, 1 / 4], [9 / 91, 1 / 91, 81 / 91]])
+_DOT = log(3) * _numbers([[0, 1 / 3, 0], [0, 0, 0], [0, 2 / 3, 0]])
+_CONCAT = _numbers([[2, 2 - log(3), 2], [0, 0, 0], [4, 4 - log(3), 4]]) / 3
+_SUMS = _numbers([[2, 2 - log(3), 2], [0, -log(3), 0], [4, 4 - log(3), 4]]) / 3  # before ReLU
 # Name → positions, values and weights of the toy block, its attention map, and wrong results.
 _CASES = {
     "embedded_gaussian": (
         (_POSITIONS, _VALUES_SEEN, _WEIGHTS),
         _EMBEDDED,
-        _EMBEDDED_MISTAKES,
+        _softmax_mistakes(_QUERIES_SEEN, _KEYS_SEEN, _VALUES_SEEN, _POSITIONS, "d"),
     ),
     "gaussian": (
-        (_GAUSSIAN_POSITIONS, _ONE_HOT, _GAUSSIAN_WEIGHTS),
+        (_GAUSSIAN_POSITIONS, _GAUSSIAN_VALUES, _GAUSSIAN_WEIGHTS),
         _GAUSSIAN,
         {
-            "softmax over the queries: the wrong axis": _gaussian_z(
-                [[3 / 4, 1 / 3], [1 / 4, 2 / 3]]
+            "the similarity is that of the values, not of the input": _z(
+                (_GAUSSIAN_VALUES @ _GAUSSIAN_VALUES.T).softmax(1),
+                _GAUSSIAN_VALUES,
+                _GAUSSIAN_POSITIONS,
             ),
-            "divided by √C: equation 1 has no scale": _gaussian_z(
-                [
-                    [sqrt(3) / (1 + sqrt(3)), 1 / (1 + sqrt(3))],
-                    [1 / (1 + sqrt(2)), sqrt(2) / (1 + sqrt(2))],
-                ]
+            **_softmax_mistakes(
+                _GAUSSIAN_POSITIONS,
+                _GAUSSIAN_POSITIONS,
+                _GAUSSIAN_VALUES,
+                _GAUSSIAN_POSITIONS,
+                "C",
             ),
-            "the exponentials are not divided by their sum": _gaussian_z([[3, 1], [1, 2]]),
-            "divided by the number of keys: softmax is missing": _gaussian_z(
-                [[log(3) / 2, 0], [0, log(2) / 2]]
-            ),
-            "the similarity is that of the values, not of the input": _gaussian_z(
-                _numbers([[1, 0], [0, 1]]).softmax(1)
-            ),
-            _ALONE: _gaussian_z([[1, 0], [0, 1]]),
         },
     ),
     "dot_product": (
         (_POSITIONS, _VALUES_SEEN, _WEIGHTS),
         _DOT,
         {
-            "not divided by the number of positions": _z(2 * _DOT),
+            "not divided by the number of positions": _z(3 * _DOT),
             "softmax is for the two Gaussians": _z(_EMBEDDED),
             "query and key are swapped": _z(_DOT.T),
             "divided by √d as well": _z(_DOT / sqrt(2)),
-            "divided by the number of channels": _z(_DOT / 2),
-            _ALONE: _z([[0, 0], [0, 0]]),
+            "divided by the number of channels": _z(3 * _DOT / 2),
         },
     ),
     "concat": (
         (_POSITIONS, _VALUES_SEEN, _WEIGHTS | {"pair": _PAIR}),
         _CONCAT,
         {
-            "ReLU is missing": _z([[1, 1 - log(3) / 2], [0, -log(3) / 2]]),
-            "the key comes before the query": _z([[0, log(3) - 0.5], [0, log(3)]]),
-            "not divided by the number of positions": _z(2 * _CONCAT),
-            "softmax is for the two Gaussians": _z((2 * _CONCAT).softmax(1)),
-            "the absolute value, not ReLU": _z([[1, 1 - log(3) / 2], [0, log(3) / 2]]),
+            "ReLU is missing": _z(_SUMS),
+            "the key comes before the query": _z(
+                _numbers([[0, 2 * log(3) - 1, 0], [0, 2 * log(3), 0], [0, 2 * log(3) - 2, 0]])
+                .relu()
+                .div(3)
+            ),
+            "not divided by the number of positions": _z(3 * _CONCAT),
+            "softmax is for the two Gaussians": _z((3 * _CONCAT).softmax(1)),
+            "the absolute value, not ReLU": _z(_SUMS.abs()),
             "rows belong to the keys: the map is transposed": _z(_CONCAT.T),
             "this is the dot product": _z(_DOT),
-            "divided by the number of channels": _z(_CONCAT / 2),
+            "divided by the number of channels": _z(3 * _CONCAT / 2),
         },
     ),
 }
@@ -457,8 +481,8 @@ def e5(impl: Handle, report: Report) -> None:
     """One class, four ways to compare positions."""
     for name in _CASES:
         with report.group(name):
-            _check_instantiation(report, impl, name, (1, 2), (3, 5), {"instantiation": name})
-    _check_default(report, impl, (1, 2))
+            _check_instantiation(report, impl, name, (1, 3), (3, 5), {"instantiation": name})
+    _check_default(report, impl, (1, 3))
     refuses_unknown(report, impl)
 
 
@@ -477,21 +501,24 @@ def refuses_unknown(report: Report, impl: Handle) -> None:
             )
 
 
-def _two_positions(
+def _three_positions(
     report: Report, module: ModuleHandle, found: list[Assignment], name: str, size: tuple[int, ...]
 ) -> Assignment:
-    """Compare with the toy block of an instantiation; ``size`` folds its two positions."""
+    """Compare with the toy block of an instantiation; ``size`` folds its three positions."""
     (positions, values, weights), attention, mistakes = _CASES[name]
-    rows = mistakes | _block_mistakes(attention @ values, positions)
+    rows = mistakes | _block_mistakes(attention, values, positions)
     return forward_equals(
         report,
-        "two positions by hand",
+        "three positions by hand",
         module,
         found,
         weights,
         _as_map(positions, *size),
         _as_map(_z(attention, values, positions), *size),
-        mistakes={cause: _as_map(result, *size) for cause, result in rows.items()},
+        mistakes={
+            cause: [_as_map(r, *size) for r in (wrong if isinstance(wrong, tuple) else [wrong])]
+            for cause, wrong in rows.items()
+        },
     )
 
 
@@ -503,7 +530,7 @@ def _check_instantiation(
     found = find_roles(report, module, shapes, f"layers {_LAYERS[name]}")
     x = report.randn(2, 4, *size)
     identity_at_start(report, module, x, found[0]["out"])
-    assignment = _two_positions(report, module, found, name, toy)
+    assignment = _three_positions(report, module, found, name, toy)
     randomise(report, module, x)
     positions_are_a_set(report, module, x)
     examples_apart(report, module.forward, x)
@@ -521,7 +548,7 @@ def _check_default(report: Report, impl: Handle, size: tuple[int, ...]) -> None:
     with report.group("the default is embedded_gaussian"):
         module = build(report, impl, 4)
         found = find_roles(report, module, _SHAPES, "layers query, key, value, out")
-        _two_positions(report, module, found, "embedded_gaussian", size)
+        _three_positions(report, module, found, "embedded_gaussian", size)
 
 
 @exercise(
@@ -536,15 +563,15 @@ def e6(impl: Handle, report: Report) -> None:
     """The same block on ``(N, C, L)``, ``(N, C, H, W)`` and ``(N, C, T, H, W)``."""
     sizes = {1: (7,), 2: (3, 5), 3: (2, 3, 4)}
     for ndim, size in sizes.items():
-        toy = (2, *[1] * (ndim - 1))  # for clips: one pixel in two frames
+        toy = (3, *[1] * (ndim - 1))  # for clips: one pixel in three frames
         options = {"ndim": ndim, "instantiation": "embedded_gaussian"}
         with report.group(f"ndim={ndim}, embedded_gaussian"):
             _check_instantiation(report, impl, "embedded_gaussian", toy, size, options)
     for name in ("gaussian", "dot_product", "concat"):
         options = {"ndim": 3, "instantiation": name}
         with report.group(f"ndim=3, {name}"):
-            _check_instantiation(report, impl, name, (2, 1, 1), (2, 3, 4), options)
-    _check_default(report, impl, (1, 2))
+            _check_instantiation(report, impl, name, (3, 1, 1), (2, 3, 4), options)
+    _check_default(report, impl, (1, 3))
     refuses_unknown(report, impl)
     x = report.randn(2, 4, 1, 3, 5)
     values = {role: 0.7 * report.randn(*shape) for role, shape in _SHAPES.items()}
@@ -565,7 +592,7 @@ def e6(impl: Handle, report: Report) -> None:
     )
 
 
-_FOLDED = {3: (2, 1, 1), 2: (1, 2)}  # ndim → how the toy block's two positions are folded
+_FOLDED = {3: (3, 1, 1), 2: (1, 3)}  # ndim → how the toy block's three positions are folded
 
 
 def _loaded(
@@ -575,7 +602,7 @@ def _loaded(
     with report.group(f"ndim={ndim} again"):
         module = build(report, impl, 4, ndim=ndim)
         found = find_roles(report, module, _SHAPES, "layers query, key, value, out")
-        assignment = _two_positions(report, module, found, "embedded_gaussian", toy)
+        assignment = _three_positions(report, module, found, "embedded_gaussian", toy)
     module.load(weights_for(assignment, values))
     return module
 

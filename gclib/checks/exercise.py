@@ -179,7 +179,10 @@ _CAUSES = {
     "mat1 and mat2": "two shapes that do not fit: print both shapes before the product",
     "batch1": "two shapes that do not fit: print both shapes before the product",
     "batch2": "two shapes that do not fit: print both shapes before the product",
-    "must match the size of tensor": "two shapes that do not fit: print both before the operation",
+    "must match the size of tensor": "two shapes that do not fit: print both before the operation "
+    "(is keepdim=True missing, or are H and W swapped?)",
+    "torch.return_types": "max(dim) and min(dim) give values and indices: use amax, amin",
+    "as parameter": "a layer's weight cannot be replaced by a tensor: use nn.init.zeros_(weight)",
     "einsum": "the letters of einsum and the axes of its operands do not match",
     "is invalid for input of size": "view or reshape with the wrong number of elements",
     "view size is not compatible": "view after transpose: use .reshape(), or .contiguous() first",

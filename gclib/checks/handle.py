@@ -272,10 +272,19 @@ def _student_error(error: BaseException) -> StudentError:
 
 
 def _line_of(error: BaseException) -> str:
+    """The line that raised, and where the check's call entered if that is another function."""
     libraries = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if not frame.filename.startswith(libraries):
-            line = frame.line or linecache.getline(frame.filename, frame.lineno or 0).strip()
-            where = f"in line {frame.lineno} of {frame.name}"
-            return f"{where}: {line}" if line else where
-    return ""
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [frame for frame in frames if not frame.filename.startswith(libraries)]
+    if not theirs:
+        return ""
+    places = [theirs[-1]]
+    if theirs[0].name != theirs[-1].name:
+        places.append(theirs[0])
+    return "\ncalled ".join(map(_place, places))
+
+
+def _place(frame: traceback.FrameSummary) -> str:
+    line = frame.line or linecache.getline(frame.filename, frame.lineno or 0).strip()
+    where = f"in line {frame.lineno} of {frame.name}"
+    return f"{where}: {line}" if line else where

@@ -81,7 +81,9 @@ def raises_value_error(
     got, refused = _refusal(function)
     if not refused and later is not None and _refusal(later)[1]:
         cause = f"refused too late: look at the {argument} in __init__ already"
-    elif "NotImplementedError" in got:
+    elif got.endswith("Error, returned"):
+        cause = "the exception is returned: write raise in place of return"
+    elif "Error" in got:
         cause = "the exercise asks for a ValueError: raise ValueError(...)"
     report.true(what, refused, expected="a ValueError", got=got, cause=cause)
 
@@ -89,11 +91,13 @@ def raises_value_error(
 def _refusal(function: Callable[[], Any]) -> tuple[str, bool]:
     """What a call gave, and whether that was a ValueError or a class derived from it."""
     try:
-        function()
+        result = function()
     except StudentError as error:
         return str(error), "ValueError" in error.kinds
     except StubReached:
         return "NotImplementedError", False
+    if isinstance(result, Opaque) and result.type_name.endswith("Error"):
+        return f"a {result.type_name}, returned", False
     return "a result", False
 
 

@@ -101,8 +101,12 @@ class Report:
         if not isinstance(value, Tensor):
             name = value.type_name if isinstance(value, Opaque) else type(value).__name__
             reason = "the function ends without a return statement" if value is None else ""
-            if isinstance(value, tuple) and len(value) == 1:
-                reason = "a comma at the end of the return line makes a tuple"
+            if isinstance(value, tuple):
+                reason = "return one tensor alone"
+                if len(value) == 1:
+                    reason = "a comma at the end of the return line makes a tuple"
+            elif name == "ndarray":
+                reason = "remove .numpy(): return the tensor"
             self.fail(what, expected="a torch.Tensor", got=name, cause=reason)
         if tuple(value.shape) != shape:
             cause = (causes or {}).get(tuple(value.shape), cause)
@@ -139,12 +143,20 @@ class Report:
             cause: likely cause when no mistake matches.
             atol: largest absolute difference allowed.
         """
+        if isinstance(got, Tensor) and not got.isfinite().all() and got.shape == expected.shape:
+            reason = cause or "overflow or 0/0"
+            self.fail(what, expected=show(expected), got=show_beside(got, expected), cause=reason)
         got = self.tensor(what, got, tuple(expected.shape))
         if _equal(got, expected, atol):
             self.ok(what)
             return
         cause = known_mistake(got, mistakes or {}, max(atol, 1e-6)) or cause
-        self.fail(what, expected=show(expected), got=show_beside(got, expected), cause=cause)
+        shown, beside = show(expected), show_beside(got, expected)
+        if shown == beside:  # they agree in the digits shown
+            difference = (got - expected).abs().max().item()
+            beside = f"{beside}, up to {difference:.2g} away"
+            cause = cause or "a small number added where the formula has none?"
+        self.fail(what, expected=shown, got=beside, cause=cause)
 
     def gradient(self, what: str, got: Any, expected: Tensor) -> None:
         """Note the property if a gradient arrived and equals ``expected``."""

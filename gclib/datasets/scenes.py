@@ -226,11 +226,11 @@ def _pairing(draws: _Draws, count: int) -> tuple:
     return cells, shapes, colours, labels, len(SHAPES)
 
 
-MAJORITY = (4, 3, 2)  # objects of the most frequent colour, and of two others
+MAJORITY = (4, 3, 3)  # objects of the most frequent colour, and of two others
 
 
 def _majority(draws: _Draws, count: int) -> tuple:
-    """Nine objects in three of the colours, four of them in the same."""
+    """Ten objects in three of the colours, four of them in the same."""
     rank = np.repeat(np.arange(len(MAJORITY)), MAJORITY)
     cells = draws.orders(count, CELLS * CELLS)[:, : len(rank)]
     shapes = draws.integers(len(SHAPES), count, len(rank))

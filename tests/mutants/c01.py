@@ -305,7 +305,7 @@ MUTANTS = {
                 _CONTEXT: "context = aggregate(attention, value)",
                 "context.unflatten(2, x.shape[2:])": "context.reshape(len(x), -1, *x.shape[2:])",
             },
-            "when the map is folded or unfolded",
+            "becomes a map again",
         ),
         Mutant(
             "folded by reshape",
@@ -378,6 +378,40 @@ MUTANTS = {
             "none for the bias of value",
         ),
         Mutant(
+            "cut on the way in",
+            {
+                f"self.{n}(x).flatten(2).transpose(1, 2)": f"self.{n}(x).reshape(len(x), "
+                "x[0, 0].numel(), -1)"
+                for n in ("query", "key", "value")
+            },
+            "cut with reshape",
+        ),
+        Mutant(
+            "cut both ways",
+            {
+                **{
+                    f"self.{n}(x).flatten(2).transpose(1, 2)": f"self.{n}(x).reshape(len(x), "
+                    "x[0, 0].numel(), -1)"
+                    for n in ("query", "key", "value")
+                },
+                _CONTEXT: "context = aggregate(attention, value)",
+                "context.unflatten(2, x.shape[2:])": "context.reshape(len(x), -1, *x.shape[2:])",
+            },
+            "cut with reshape",
+        ),
+        Mutant(
+            "channels attend",
+            {
+                **{
+                    f"self.{n}(x).flatten(2).transpose(1, 2)": f"self.{n}(x).flatten(2)"
+                    for n in ("query", "key", "value")
+                },
+                _CONTEXT: "context = aggregate(attention, value)",
+            },
+            "channels attend to channels",
+        ),
+        Mutant("times zero", {_OUT: _OUT.replace("x + ", "x + 0 * ")}, "not added"),
+        Mutant(
             "query and key at zero",
             {_ZERO_BIAS: _ZERO_BIAS + _LAYER_ZERO.format("query") + _LAYER_ZERO.format("key")},
             "only the last layer starts at zero",
@@ -445,7 +479,7 @@ MUTANTS = {
                 _SIMILARITY: f'{_SIMILARITY}            if self.instantiation == "gaussian":\n'
                 "                similarity = similarity / x.shape[1] ** 0.5\n"
             },
-            "gaussian: two positions by hand",
+            "gaussian: three positions by hand",
         ),
         Mutant(
             "gaussian compares values",
@@ -462,7 +496,7 @@ MUTANTS = {
                 _NORMALISE5: 'similarity.softmax(2) if self.instantiation == "dot_product" else '
                 + _NORMALISE5
             },
-            "dot_product: two positions by hand",
+            "dot_product: three positions by hand",
         ),
         Mutant(
             "dot product not divided",
@@ -490,7 +524,7 @@ MUTANTS = {
                 _NORMALISE5: 'similarity.softmax(2) if self.instantiation == "concat" else '
                 + _NORMALISE5
             },
-            "concat: two positions by hand",
+            "concat: three positions by hand",
         ),
         Mutant(
             "concat not divided",
@@ -542,7 +576,7 @@ MUTANTS = {
                 _CONTEXT5: "context = aggregate(normalise(similarity, self.instantiation), value)",
                 "context.unflatten(2, x.shape[2:])": "context.reshape(len(x), -1, *x.shape[2:])",
             },
-            "when the map is folded or unfolded",
+            "becomes a map again",
         ),
         Mutant(
             "fixed reduction",
@@ -625,7 +659,7 @@ MUTANTS = {
                 _CONTEXT5: "context = aggregate(normalise(similarity, self.instantiation), value)",
                 "context.unflatten(2, x.shape[2:])": "context.reshape(len(x), -1, *x.shape[2:])",
             },
-            "when the map is folded or unfolded",
+            "becomes a map again",
         ),
         Mutant(
             "unfolded backwards",
