@@ -78,7 +78,7 @@ def matrices(
     panels = {title: matrix.detach().double().cpu() for title, matrix in panels.items()}
     low = min(matrix.min().item() for matrix in panels.values())
     high = max(matrix.max().item() for matrix in panels.values())
-    figure = Figure(figsize=(3.1 * len(panels) + 0.6, 3.2), layout="constrained")
+    figure = Figure(figsize=(3.1 * len(panels) + 0.6, 3.5), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, (title, matrix) in zip(axes, panels.items(), strict=True):
         limits = (low, high) if shared_scale else (matrix.min().item(), matrix.max().item())
@@ -96,20 +96,29 @@ def maps(
     panels: Mapping[str, Tensor],
     *,
     mark: tuple[int, int] | None = None,
+    scale: bool = False,
     alt: str,
 ) -> None:
     """Show maps over height and width side by side, with one query position marked.
 
+    Each panel has its own colours: from its smallest to its largest number, or from 0 to 1 for a
+    map of zeros and ones.
+
     Args:
         panels: title → map ``(H, W)``.
         mark: row and column of the query; drawn as a ring.
+        scale: draw a colour bar beside each panel.
         alt: what can be seen.
     """
     panels = {title: map_.detach().double().cpu() for title, map_ in panels.items()}
-    figure = Figure(figsize=(2.4 * len(panels), 2.7), layout="constrained")
+    width = 2.9 if scale else 2.4
+    figure = Figure(figsize=(width * len(panels), 2.7), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, (title, map_) in zip(axes, panels.items(), strict=True):
-        axis.imshow(map_.numpy(), cmap=_HEAT)
+        low, high = _limits(map_)
+        image = axis.imshow(map_.numpy(), cmap=_HEAT, vmin=low, vmax=high)
+        if scale:
+            figure.colorbar(image, ax=axis, shrink=0.7)
         axis.set_title(title, fontsize=10)
         axis.set_xticks([])
         axis.set_yticks([])
@@ -121,8 +130,20 @@ def maps(
     show(figure, alt)
 
 
+def _is_binary(map_: Tensor) -> bool:
+    return bool(((map_ == 0) | (map_ == 1)).all())
+
+
+def _limits(map_: Tensor) -> tuple[float, float]:
+    """Colour limits; a constant map gets the middle of the scale."""
+    if _is_binary(map_):
+        return 0.0, 1.0
+    low, high = map_.min().item(), map_.max().item()
+    return (low, high) if high > low else (low - 1, high + 1)
+
+
 def _describe_map(name: str, map_: Tensor) -> str:
-    if bool(((map_ == 0) | (map_ == 1)).all()):
+    if _is_binary(map_):
         return f"{name}: 1 at {int(map_.sum())} of {map_.numel()} positions, 0 at the others"
     row, column = divmod(int(map_.argmax()), map_.shape[1])
     low, high = map_.min().item(), map_.max().item()

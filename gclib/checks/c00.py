@@ -32,7 +32,7 @@ from gclib.checks.report import Report
     needs="to_positions",
     look="section 2, the numbered map",
     points=(1, 1),
-    minutes=5,
+    minutes=8,
 )
 def e1(impl: Handle, report: Report) -> None:
     """``(N, C, H, W)`` → ``(N, H·W, C)``, row by row."""
@@ -87,7 +87,7 @@ def e1(impl: Handle, report: Report) -> None:
     needs="weighted_sum",
     look="section 3, the table of letters",
     points=(1, 1),
-    minutes=5,
+    minutes=6,
 )
 def e2(impl: Handle, report: Report) -> None:
     """``weights (N, L, M)``, ``values (N, M, C)`` → ``(N, L, C)``."""
@@ -154,7 +154,7 @@ def e2(impl: Handle, report: Report) -> None:
     needs="softmax",
     look="section 4, the picture of the two axes",
     points=(1, 1),
-    minutes=8,
+    minutes=10,
 )
 def e3(impl: Handle, report: Report) -> None:
     """``softmax(x, dim)`` from ``exp``, for any axis and any size of number."""
@@ -233,7 +233,7 @@ def e3(impl: Handle, report: Report) -> None:
     "c00-e4",
     "a residual that starts as the identity",
     needs="ResidualConv",
-    look="section 5, the two gradients",
+    look="section 5, the formula of the gradient",
     points=(1, 1),
     minutes=8,
 )

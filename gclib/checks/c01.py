@@ -46,7 +46,7 @@ def _numbers(values) -> Tensor:
     needs="pairwise_similarity",
     look="section 3, the table of products",
     points=(1, 1),
-    minutes=8,
+    minutes=6,
 )
 def e1(impl: Handle, report: Report) -> None:
     """``query (N, L, d)``, ``key (N, M, d)`` → ``(N, L, M)``."""
@@ -97,7 +97,7 @@ def e1(impl: Handle, report: Report) -> None:
     needs="normalise",
     look="section 4, the table of the four instantiations",
     points=(1, 1),
-    minutes=10,
+    minutes=12,
 )
 def e2(impl: Handle, report: Report) -> None:
     """``similarity (N, L, M)`` → attention ``(N, L, M)``, by the name of the instantiation."""
@@ -183,7 +183,7 @@ def e2(impl: Handle, report: Report) -> None:
     needs="aggregate",
     look="section 5, the formula",
     points=(1, 1),
-    minutes=5,
+    minutes=4,
 )
 def e3(impl: Handle, report: Report) -> None:
     """``attention (N, L, M)``, ``value (N, M, C')`` → ``(N, L, C')``."""
@@ -367,7 +367,7 @@ _DEAD = ("query", "key", "value", "pair")
     needs="NonLocalBlock2d",
     look="section 6, equation 1 with shapes",
     points=(2, 3),
-    minutes=25,
+    minutes=35,
 )
 def e4(impl: Handle, report: Report) -> None:
     """Embedded Gaussian on maps ``(N, C, H, W)``, with residual and zero initialisation."""
@@ -475,7 +475,7 @@ _LAYERS = {
     needs="NonLocalBlock",
     look="section 7, the table of the four instantiations",
     points=(2, 3),
-    minutes=25,
+    minutes=35,
 )
 def e5(impl: Handle, report: Report) -> None:
     """One class, four ways to compare positions."""
@@ -557,7 +557,7 @@ def _check_default(report: Report, impl: Handle, size: tuple[int, ...]) -> None:
     needs="NonLocalBlockNd",
     look="section 8, the list of axes",
     points=(1, 2),
-    minutes=15,
+    minutes=10,
 )
 def e6(impl: Handle, report: Report) -> None:
     """The same block on ``(N, C, L)``, ``(N, C, H, W)`` and ``(N, C, T, H, W)``."""
@@ -613,7 +613,7 @@ def _loaded(
     needs="dot_product_linear",
     look="section 10, the brackets",
     points=(0, 0),
-    minutes=15,
+    minutes=10,
 )
 def e7(impl: Handle, report: Report) -> None:
     """``query (N, L, d)``, ``key (N, M, d)``, ``value (N, M, C')`` → ``(N, L, C')``."""

@@ -80,7 +80,6 @@ def load_notebook(path: Path) -> Work:
                     exec(code, work.definitions)
             except (Exception, SystemExit) as error:
                 work.problems[label] = f"{type(error).__name__}: {error}"
-    work.definitions.pop("__builtins__", None)
     return work
 
 

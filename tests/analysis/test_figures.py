@@ -96,3 +96,10 @@ def test_the_paper_in_one_picture(shown):
     assert width > 2 * height > 400
     for block in ("NL", "SNL", "SE", "GC"):
         assert block in diagrams.ALT
+
+
+def test_a_map_of_ones_is_bright_and_a_constant_one_is_neither():
+    assert figures._limits(torch.ones(2, 3)) == (0.0, 1.0)
+    assert figures._limits(torch.zeros(2, 3)) == (0.0, 1.0)
+    assert figures._limits(torch.full((2, 3), 0.25)) == (-0.75, 1.25)
+    assert figures._limits(torch.tensor([[-1.0, 3.0]])) == (-1.0, 3.0)
