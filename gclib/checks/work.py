@@ -59,6 +59,8 @@ def load_notebook(path: Path) -> Work:
         UnreadableWork: the file is missing or not a notebook.
     """
     work = Work(origin=path.name)
+    # What functions see as their globals; it keeps __builtins__, which torch looks for in there.
+    namespace: dict[str, Any] = {}
     for label, is_answer, source in _code_cells(path):
         filename = f"<{label}>"
         linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
@@ -77,9 +79,10 @@ def load_notebook(path: Path) -> Work:
                 module = ast.Module([statement], type_ignores=[])
                 code = compile(module, filename, "exec", dont_inherit=True)
                 with contextlib.redirect_stdout(io.StringIO()):
-                    exec(code, work.definitions)
+                    exec(code, namespace)
             except (Exception, SystemExit) as error:
                 work.problems[label] = f"{type(error).__name__}: {error}"
+    work.definitions = {k: v for k, v in namespace.items() if k != "__builtins__"}
     return work
 
 
