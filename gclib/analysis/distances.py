@@ -9,6 +9,7 @@ vector per position, ``(..., positions, d)``, and compute in float64.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -16,7 +17,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-_BLOCK = 1 << 20  # numbers of one temporary: 8 MiB, which stays in the cache of most processors
+_BLOCK = 1 << 20  # numbers of one temporary: 8 MiB
+_TINY = 1e-300
 
 
 def average_cosine_distance(vectors: Tensor, *, positions: Tensor | None = None) -> Tensor:
@@ -74,25 +76,21 @@ def average_jsd(
     Raises:
         ValueError: no position, or rows that are not distributions: dot-product and concat maps.
     """
-    distributions = _check_distributions(_chosen(distributions, positions))
-    count, width = distributions.shape[-2:]
-    flat = distributions.reshape(-1, count, width)
-    rows = _bar(range(count), progress, len(flat) * count)
-    totals = []
-    for example in flat:
-        total = 0.0
-        negative_entropy = torch.special.xlogy(example, example).sum(1)  # (N,)
-        step = max(1, _BLOCK // width)
-        for i in _take(rows, count):
-            for start in range(i + 1, count, step):
-                others = slice(start, min(start + step, count))
-                mixture = example[others] + example[i]
-                mixture *= 0.5
-                mixed = torch.special.xlogy(mixture, mixture).sum(1)
-                pairs = (negative_entropy[others] + negative_entropy[i]) / 2 - mixed
-                total += 2 * pairs.sum().item()  # (i, j) and (j, i)
-        totals.append(max(0.0, total) / count**2)
-    return torch.tensor(totals, dtype=torch.float64).reshape(distributions.shape[:-2])
+    rows = _check_distributions(_chosen(distributions, positions))
+    count, width = rows.shape[-2:]
+    rows = rows.reshape(-1, count, width).clamp(min=_TINY)  # so that 0 · log 0 is 0
+    negative_entropy = (rows * rows.log2()).sum(2)  # (examples, N); log2 is the fast logarithm
+    step = max(1, _BLOCK // (len(rows) * width or 1))
+    total = rows.new_zeros(len(rows))
+    for i in _with_bar(range(count), progress):
+        for start in range(i + 1, count, step):
+            others = slice(start, start + step)
+            mixture = (rows[:, others] + rows[:, i : i + 1]).mul_(0.5)
+            mixed = torch.log2(mixture).mul_(mixture).sum(2)
+            pairs = (negative_entropy[:, others] + negative_entropy[:, i : i + 1]) / 2 - mixed
+            total += 2 * pairs.sum(1)  # (i, j) and (j, i)
+    average = total.clamp(min=0) * math.log(2) / count**2
+    return average.reshape(distributions.shape[:-2])
 
 
 class Estimate(NamedTuple):
@@ -181,19 +179,10 @@ def _shape(tensor: Tensor) -> str:
     return str(tuple(tensor.shape))
 
 
-def _bar(items: Iterable, label: str | None, total: int):
+def _with_bar(items: Iterable[int], label: str | None) -> Iterable[int]:
     if label is None:
-        return None
+        return items
     from tqdm import tqdm
 
-    return tqdm(total=total, desc=label, file=sys.stdout, mininterval=0.5, leave=False)
-
-
-def _take(bar, count: int) -> Iterable[int]:
-    """The numbers up to ``count``, each noted on the bar."""
-    for i in range(count):
-        yield i
-        if bar is not None:
-            bar.update()
-            if bar.n == bar.total:
-                bar.close()
+    # On stdout: in a notebook, stderr is shown in red.
+    return tqdm(items, desc=label, file=sys.stdout, mininterval=0.5, leave=False, delay=2)

@@ -130,4 +130,6 @@ def _with_bar(items: Iterable, total: int, label: str | None) -> Iterable:
     from tqdm import tqdm
 
     # On stdout: in a notebook, stderr is shown in red.
-    return tqdm(items, total=total, desc=label, file=sys.stdout, mininterval=0.5, leave=False)
+    return tqdm(
+        items, total=total, desc=label, file=sys.stdout, mininterval=0.5, leave=False, delay=2
+    )
