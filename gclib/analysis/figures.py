@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-_HEAT = "cividis"
+HEAT = "cividis"
 _LARGEST_WITH_NUMBERS = 64
 
 
@@ -116,7 +116,7 @@ def maps(
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, (title, map_) in zip(axes, panels.items(), strict=True):
         low, high = _limits(map_)
-        image = axis.imshow(map_.numpy(), cmap=_HEAT, vmin=low, vmax=high)
+        image = axis.imshow(map_.numpy(), cmap=HEAT, vmin=low, vmax=high)
         if scale:
             figure.colorbar(image, ax=axis, shrink=0.7)
         axis.set_title(title, fontsize=10)
@@ -199,7 +199,7 @@ def slope(x: Sequence[float], y: Sequence[float]) -> float:
 
 def _heat(axis: Axes, matrix: Tensor, limits: tuple[float, float]) -> None:
     low, high = limits
-    axis.imshow(matrix.numpy(), cmap=_HEAT, vmin=low, vmax=high, aspect="equal")
+    axis.imshow(matrix.numpy(), cmap=HEAT, vmin=low, vmax=high, aspect="equal")
     height, width = matrix.shape
     axis.set_xticks(range(0, width, max(1, width // 8)))
     axis.set_yticks(range(0, height, max(1, height // 8)))
