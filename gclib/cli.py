@@ -51,7 +51,44 @@ def build_parser() -> argparse.ArgumentParser:
     command = commands.add_parser("submit-check", help="can this notebook be handed in?")
     command.add_argument("path", type=Path, metavar="PATH")
     command.set_defaults(run=_submit_check)
+
+    command = commands.add_parser("train", help="train; of the data sets, scenes is the lab")
+    command.add_argument("dataset", choices=["scenes"])
+    command.add_argument(
+        "--row",
+        nargs="+",
+        required=True,
+        metavar="ID",
+        help="lab rows, or: all; --row ? lists them",
+    )
+    command.add_argument(
+        "--seeds", type=_seeds, default=range(1, 6), metavar="A-B", help="default: 1-5"
+    )
+    command.add_argument(
+        "--out", type=Path, default=Path("runs/scenes"), metavar="DIR", help="default: runs/scenes"
+    )
+    command.add_argument("--workers", type=int, metavar="N", help="default: one for each core")
+    command.add_argument("--checkpoints", action="store_true", help="keep the first seed's weights")
+    command.set_defaults(run=_train)
+
+    command = commands.add_parser("ledger", help="the paper's numbers, ours beside them, verdicts")
+    command.add_argument("--table", metavar="ID", help="for example 2a, or 5.1 for a section")
+    form = command.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="as a JSON list")
+    form.add_argument("--markdown", action="store_true", help="as docs/LEDGER.md")
+    command.set_defaults(run=_ledger)
     return parser
+
+
+def _seeds(text: str) -> range:
+    """``"3"`` or ``"1-5"``."""
+    first, _, last = text.partition("-")
+    if not first.isdigit() or (last and not last.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a seed or a range, like 1-5")
+    seeds = range(int(first), int(last or first) + 1)
+    if not seeds:
+        raise argparse.ArgumentTypeError(f"{text!r}: the range is empty")
+    return seeds
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -213,6 +250,45 @@ def _submit_check(options: argparse.Namespace) -> int:
     good, text = report(options.path)
     print(text, file=sys.stdout if good else sys.stderr)
     return 0 if good else 1
+
+
+def _train(options: argparse.Namespace) -> int:
+    from gclib.training.scenes import LAB_ROWS, find_lab_row, run_many
+
+    if options.row == ["?"]:
+        print("\n".join(LAB_ROWS))
+        return 0
+    rows = list(LAB_ROWS) if options.row == ["all"] else options.row
+    if options.workers is not None and options.workers < 1:
+        return _fail(f"--workers {options.workers}: expected at least 1")
+    try:
+        for row in rows:
+            find_lab_row(row)
+        checkpoints = options.out / "checkpoints" if options.checkpoints else None
+        run_many(rows, options.seeds, options.out, workers=options.workers, checkpoints=checkpoints)
+    except (ValueError, OSError) as error:
+        return _fail(error)
+    print(f"The logs are in {options.out}.")
+    return 0
+
+
+def _ledger(options: argparse.Namespace) -> int:
+    from gclib.paper.ledger import as_json, as_markdown, as_text, ledger
+
+    entries = ledger()
+    if options.table:
+        known = dict.fromkeys(entry.table for entry in entries)
+        wanted = {options.table, f"section {options.table}"}
+        entries = [entry for entry in entries if entry.table in wanted]
+        if not entries:
+            return _fail(f"--table {options.table}: expected one of {', '.join(known)}")
+    if options.json:
+        print(as_json(entries))
+    elif options.markdown:
+        print(as_markdown(entries), end="")
+    else:
+        print("\n".join(as_text(entries)))
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,0 +1,278 @@
+"""The ledger: every number of the paper, ours beside it, and an honest verdict.
+
+    gclib ledger [--table 2a] [--json]
+
+==================================  ========================================================
+verdict                             when
+==================================  ========================================================
+reproduced                          computed, and equal to a number that was read
+computed; printed value             computed; the printed number is only recalled
+unconfirmed
+same direction in small             a difference over paired seeds, its interval without zero
+equivalent in small                 the interval lies within the margin fixed beforehand
+undecided                           not computed yet, or the interval leaves it open
+not reproduced                      computed, and different
+needs GPUs                          a full training
+==================================  ========================================================
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from gclib.blocks import GCBlock, LinearTransform
+from gclib.blocks.framework import BottleneckTransform
+from gclib.chapters import repository
+from gclib.paper.claims import CLAIMS, COMPARISONS, MARGIN, Claim, Comparison
+from gclib.paper.statistics import paired
+from gclib.paper.tables import CELLS, Cell, printed
+
+VERDICTS = (
+    "reproduced",
+    "computed; printed value unconfirmed",
+    "same direction in small",
+    "equivalent in small",
+    "undecided",
+    "not reproduced",
+    "needs GPUs",
+)
+_TRAINED = ("ap", "top", "cosine", "jsd")  # columns that only a full training gives
+LATER = "not computed yet: needs the network, which a later chapter builds"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the ledger; the fields of its JSON.
+
+    Attributes:
+        id: of the cell, claim or comparison.
+        table: for example ``"2a"``; the section for a claim of the text.
+        row: row id; the claim in words where there is none.
+        column: column, or unit.
+        printed: the paper's number.
+        mark: ``"read"``, ``"derived"`` or ``"recalled"``.
+        value: ours, or None.
+        interval: ``[low, high]``, or None.
+        seeds: number of seeds, or None.
+        method: how ours was found.
+        verdict: one of :data:`VERDICTS`.
+        command: what repeats it, or None.
+    """
+
+    id: str
+    table: str
+    row: str
+    column: str
+    printed: float | None
+    mark: str
+    value: float | None
+    interval: list[float] | None
+    seeds: int | None
+    method: str
+    verdict: str
+    command: str | None
+
+
+def ledger(runs: Path | None = None) -> list[Entry]:
+    """All entries.
+
+    Args:
+        runs: folder of the lab's logs; default: the shipped ones.
+    """
+    runs = runs or runs_folder()
+    return [
+        *map(_cell, CELLS),
+        *map(_claim, CLAIMS),
+        *(_comparison(comparison, runs) for comparison in COMPARISONS),
+    ]
+
+
+def runs_folder() -> Path:
+    """The shipped logs of the lab: in the repository, or beside an installed gclib."""
+    root = repository()
+    return root / "data" / "scenes" / "runs" if root else Path(str(files("gclib"))) / "data"
+
+
+def _cell(cell: Cell) -> Entry:
+    trained = cell.column.startswith(_TRAINED)
+    return Entry(
+        cell.id,
+        cell.table,
+        cell.row,
+        cell.column,
+        cell.printed,
+        cell.mark,
+        value=None,
+        interval=None,
+        seeds=None,
+        method="a full training" if trained else LATER,
+        verdict="needs GPUs" if trained else "undecided",
+        command=None,
+    )
+
+
+def _counted(claim: Claim) -> tuple[float, str] | None:
+    """Our number for a claim about blocks alone, rounded as printed, and how it was found."""
+    if claim.id == "4.3/transform":
+        wide = LinearTransform(1024).value.weight.numel()
+        bottleneck = BottleneckTransform(1024, ratio=16)
+        narrow = bottleneck.reduce.weight.numel() + bottleneck.expand.weight.numel()
+        return narrow / wide, "weights of two transforms of 1024 channels"
+    if claim.id == "4.3/params_added":
+        blocks = {512: 4, 1024: 6, 2048: 3}  # channels → residual blocks of c3, c4, c5
+        total = sum(
+            count * sum(p.numel() for p in GCBlock(channels).parameters())
+            for channels, count in blocks.items()
+        )
+        return round(total / 1e6, 2), "parameters of the 13 blocks, biases and LayerNorm included"
+    return None
+
+
+def _claim(claim: Claim) -> Entry:
+    counted = _counted(claim)
+    needs_training = claim.unit in ("AP", "points")
+    method, verdict, value = LATER, "undecided", None
+    if needs_training:
+        method, verdict = "a full training", "needs GPUs"
+    if counted:
+        value, method = counted
+        verdict = "reproduced" if value == claim.printed else "not reproduced"
+    return Entry(
+        claim.id,
+        f"section {claim.place}",
+        claim.text,
+        claim.unit,
+        claim.printed,
+        "read",
+        value,
+        None,
+        None,
+        method,
+        verdict,
+        "gclib ledger" if counted else None,
+    )
+
+
+def _comparison(comparison: Comparison, runs: Path) -> Entry:
+    first, second, column = comparison.printed
+    cells = printed(first, column), printed(second, column)
+    marks = {cell.mark for cell in cells}
+    mark = next(mark for mark in ("recalled", "derived", "read") if mark in marks)
+    logs = [
+        {log["seed"]: log for log in read_runs(runs, row)}
+        for row in (comparison.first, comparison.second)
+    ]
+    seeds = sorted(set(logs[0]) & set(logs[1]))
+    value, bounds = None, None
+    verdict = "undecided"
+    if len(seeds) >= 5:
+        found = paired(*[[log[seed]["accuracy"] for seed in seeds] for log in logs])
+        value, bounds = round(found.mean, 4), [round(found.low, 4), round(found.high, 4)]
+        verdict = judge(found.low, found.high, same=comparison.same)
+    names = " and ".join(row.removeprefix("mini/") for row in (comparison.first, comparison.second))
+    return Entry(
+        comparison.id,
+        comparison.table,
+        comparison.text,
+        "accuracy",
+        round(cells[0].printed - cells[1].printed, 2),
+        mark,
+        value,
+        bounds,
+        len(seeds) or None,
+        f"the lab, {names}, paired over seeds; printed: difference in {column} on COCO",
+        verdict,
+        f"gclib train scenes --row {comparison.first} {comparison.second} --seeds 1-5",
+    )
+
+
+def judge(low: float, high: float, *, same: bool) -> str:
+    """The verdict on a difference with a 95 % interval.
+
+    Args:
+        low: lower end.
+        high: upper end.
+        same: the claim is that there is no difference; otherwise, that it is positive.
+    """
+    if same:
+        if low >= -MARGIN and high <= MARGIN:
+            return "equivalent in small"
+        return "not reproduced" if low > MARGIN or high < -MARGIN else "undecided"
+    if low > 0:
+        return "same direction in small"
+    return "not reproduced" if high < 0 else "undecided"
+
+
+def read_runs(folder: Path, row_id: str) -> list[dict[str, Any]]:
+    """The logged runs of a lab row; none if there is no log."""
+    path = folder / f"{row_id.replace('/', '-')}.json"
+    return json.loads(path.read_text("utf-8")) if path.is_file() else []
+
+
+def find_entry(entry_id: str, entries: list[Entry] | None = None) -> Entry:
+    """The entry of that id; KeyError otherwise."""
+    for entry in entries or ledger():
+        if entry.id == entry_id:
+            return entry
+    raise KeyError(f"the ledger has no entry {entry_id!r}")
+
+
+def as_json(entries: list[Entry]) -> str:
+    """The entries as a JSON list."""
+    return json.dumps([asdict(entry) for entry in entries], indent=1, ensure_ascii=False)
+
+
+def as_markdown(entries: list[Entry]) -> str:
+    """The page ``docs/LEDGER.md``."""
+    counts = {verdict: sum(e.verdict == verdict for e in entries) for verdict in VERDICTS}
+    lines = [
+        "# Ledger",
+        "",
+        "Every number of the paper's tables and text, ours beside it. Written by `gclib ledger "
+        "--markdown`; a test checks that it is current.",
+        "",
+        "The mark says how far the printed number can be trusted: *read* off the paper, *derived* "
+        "from a number that was read, or *recalled* (no readable copy was found, so ours is never "
+        "called a reproduction of it). Differences in small come from the lab of generated "
+        "scenes: at least 5 seeds, paired, 95 % t-intervals; equivalent means within "
+        f"{MARGIN} of accuracy.",
+        "",
+        "| verdict | entries |",
+        "|---|---|",
+        *(f"| {verdict} | {count} |" for verdict, count in counts.items()),
+    ]
+    for table in dict.fromkeys(entry.table for entry in entries):
+        name = table if table.startswith("section") else f"table {table}"
+        lines += ["", f"## {name[0].upper()}{name[1:]}", ""]
+        lines += [
+            "| what | column | printed | mark | ours | verdict |",
+            "|---|---|---|---|---|---|",
+        ]
+        lines += [_line(entry) for entry in entries if entry.table == table]
+    return "\n".join(lines) + "\n"
+
+
+def _line(entry: Entry) -> str:
+    ours = "" if entry.value is None else f"{entry.value:g}"
+    if entry.interval:
+        ours += f" ({entry.interval[0]:g} to {entry.interval[1]:g}, {entry.seeds} seeds)"
+    shown = "" if entry.printed is None else f"{entry.printed:g}"
+    return f"| {entry.row} | {entry.column} | {shown} | {entry.mark} | {ours} | {entry.verdict} |"
+
+
+def as_text(entries: list[Entry]) -> Iterator[str]:
+    """Lines for a terminal."""
+    for entry in entries:
+        ours = "-" if entry.value is None else f"{entry.value:g}"
+        if entry.interval:
+            ours += f" [{entry.interval[0]:g}, {entry.interval[1]:g}]"
+        shown = "-" if entry.printed is None else f"{entry.printed:g}"
+        yield (
+            f"{entry.table:<12} {entry.row[:58]:<58} {entry.column:<16} {shown:>7} "
+            f"{entry.mark:<9} {ours:<24} {entry.verdict}"
+        )

@@ -1,0 +1,92 @@
+"""The ledger: verdicts follow the numbers, and the page is current."""
+
+import json
+
+import pytest
+
+from gclib.cli import main
+from gclib.paper.claims import CLAIMS, COMPARISONS, MARGIN
+from gclib.paper.ledger import VERDICTS, find_entry, judge, ledger
+from gclib.training.scenes import LAB_ROWS, log_path, write_json
+
+
+def write_runs(folder, row, accuracies):
+    logs = [{"seed": seed, "accuracy": a} for seed, a in enumerate(accuracies, start=1)]
+    write_json(log_path(folder, row), logs)
+
+
+def test_fields_and_verdicts_are_those_of_the_contract():
+    entries = ledger()
+    assert len({entry.id for entry in entries}) == len(entries)
+    fields = ["id", "table", "row", "column", "printed", "mark", "value", "interval"]
+    fields += ["seeds", "method", "verdict", "command"]
+    for entry in entries:
+        assert list(vars(entry)) == fields
+        assert entry.verdict in VERDICTS
+        assert entry.mark in ("read", "derived", "recalled")
+        if entry.mark != "read":
+            assert entry.verdict != "reproduced"
+        if entry.verdict == "needs GPUs":
+            assert entry.value is None
+
+
+def test_what_blocks_alone_can_show_is_reproduced():
+    assert find_entry("4.3/params_added").value == 2.52
+    assert find_entry("4.3/params_added").verdict == "reproduced"
+    assert find_entry("4.3/transform").value == 0.125
+    with pytest.raises(KeyError, match="no entry 'x'"):
+        find_entry("x")
+
+
+def test_every_comparison_has_lab_rows_and_two_printed_cells():
+    for comparison in COMPARISONS:
+        assert {comparison.first, comparison.second} <= set(LAB_ROWS)
+    assert len(CLAIMS) == len({claim.id for claim in CLAIMS}) == 30
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "same", "verdict"),
+    [
+        (0.01, 0.2, False, "same direction in small"),
+        (-0.01, 0.2, False, "undecided"),
+        (-0.3, -0.1, False, "not reproduced"),
+        (-0.02, 0.02, True, "equivalent in small"),
+        (-0.02, 0.05, True, "undecided"),
+        (0.04, 0.2, True, "not reproduced"),
+        (-0.2, -0.04, True, "not reproduced"),
+        (-MARGIN, MARGIN, True, "equivalent in small"),
+    ],
+)
+def test_verdicts_on_differences(low, high, same, verdict):
+    assert judge(low, high, same=same) == verdict
+
+
+def test_a_comparison_is_paired_over_common_seeds(tmp_path):
+    write_runs(tmp_path, "mini/pairing_nl", [0.9, 0.92, 0.94, 0.96, 0.98, 1.0])
+    write_runs(tmp_path, "mini/pairing_snl", [0.5, 0.52, 0.54, 0.56, 0.58])
+    entry = find_entry("small/snl_pairing", ledger(tmp_path))
+    assert entry.seeds == 5
+    assert entry.value == -0.4
+    assert entry.interval == [-0.4, -0.4]
+    assert entry.verdict == "not reproduced"
+    assert entry.mark == "recalled"
+    write_runs(tmp_path, "mini/pairing_snl", [0.5, 0.52, 0.54, 0.56])
+    entry = find_entry("small/snl_pairing", ledger(tmp_path))
+    assert entry.verdict == "undecided"  # four seeds are not enough
+    assert entry.value is None
+
+
+def test_the_page_is_current(pytestconfig, capsys):
+    assert main(["ledger", "--markdown"]) == 0
+    page = (pytestconfig.rootpath / "docs/LEDGER.md").read_text(encoding="utf-8")
+    assert page == capsys.readouterr().out
+
+
+def test_at_a_terminal(capsys):
+    assert main(["ledger", "--table", "2a", "--json"]) == 0
+    entries = json.loads(capsys.readouterr().out)
+    assert {entry["table"] for entry in entries} == {"2a"}
+    assert main(["ledger", "--table", "4.3"]) == 0
+    assert "parameters that 13 GC blocks add" in capsys.readouterr().out
+    assert main(["ledger", "--table", "9z"]) == 2
+    assert "--table 9z: expected one of 1, 2a, 2b" in capsys.readouterr().err
