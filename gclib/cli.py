@@ -52,6 +52,15 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("path", type=Path, metavar="PATH")
     command.set_defaults(run=_submit_check)
 
+    command = commands.add_parser("data", help="make or check a data set")
+    command.add_argument("dataset", choices=["scenes"])
+    place = command.add_mutually_exclusive_group(required=True)
+    place.add_argument("--out", type=Path, metavar="DIR", help="write the scenes there")
+    place.add_argument("--check", type=Path, metavar="DIR", help="compare with the manifest")
+    command.add_argument("--count", type=int, default=100, metavar="N", help="default: 100")
+    command.add_argument("--seed", type=int, default=0, metavar="S", help="default: 0")
+    command.set_defaults(run=_data)
+
     command = commands.add_parser("train", help="train; of the data sets, scenes is the lab")
     command.add_argument("dataset", choices=["scenes"])
     command.add_argument(
@@ -250,6 +259,18 @@ def _submit_check(options: argparse.Namespace) -> int:
     good, text = report(options.path)
     print(text, file=sys.stdout if good else sys.stderr)
     return 0 if good else 1
+
+
+def _data(options: argparse.Namespace) -> int:
+    from gclib.datasets import BrokenData, check_scenes, write_scenes
+
+    try:
+        if options.out:
+            write_scenes(options.out, count=options.count, seed=options.seed)
+        print("\n".join(check_scenes(options.out or options.check)))
+    except (BrokenData, ValueError, OSError) as error:
+        return _fail(error)
+    return 0
 
 
 def _train(options: argparse.Namespace) -> int:

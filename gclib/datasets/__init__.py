@@ -1,5 +1,14 @@
 """Data sets: generated scenes."""
 
+from gclib.datasets.files import BrokenData, check_scenes, read_scenes, write_scenes
 from gclib.datasets.scenes import TASKS, Scenes, make_scenes
 
-__all__ = ["TASKS", "Scenes", "make_scenes"]
+__all__ = [
+    "TASKS",
+    "BrokenData",
+    "Scenes",
+    "check_scenes",
+    "make_scenes",
+    "read_scenes",
+    "write_scenes",
+]

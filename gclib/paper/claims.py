@@ -252,3 +252,34 @@ COMPARISONS = (
         ("att_add", "avg_add", "ap_box"),
     ),
 )
+
+
+@dataclass(frozen=True)
+class DistanceClaim:
+    """Table 1's observation in small: maps are closer to each other than inputs are.
+
+    Attributes:
+        id: short name.
+        text: the claim.
+        row: lab row of a non-local block.
+        where: ``"all"`` positions, or ``"objects"`` alone.
+        printed: row of table 1 whose input and attention distances are compared.
+    """
+
+    id: str
+    text: str
+    row: str
+    where: str
+    printed: str = "1/coco_embedded_gaussian"
+
+
+DISTANCE_CLAIMS = tuple(
+    DistanceClaim(
+        f"small/distance_{task}_{where}",
+        f"maps differ less than inputs: cosine over {over}, {task} task",
+        f"mini/{task}_nl",
+        where,
+    )
+    for task in ("context", "pairing")
+    for where, over in (("all", "all positions"), ("objects", "objects"))
+)

@@ -28,7 +28,15 @@ from typing import Any
 from gclib.blocks import GCBlock, LinearTransform
 from gclib.blocks.framework import BottleneckTransform
 from gclib.chapters import repository
-from gclib.paper.claims import CLAIMS, COMPARISONS, MARGIN, Claim, Comparison
+from gclib.paper.claims import (
+    CLAIMS,
+    COMPARISONS,
+    DISTANCE_CLAIMS,
+    MARGIN,
+    Claim,
+    Comparison,
+    DistanceClaim,
+)
 from gclib.paper.statistics import paired
 from gclib.paper.tables import CELLS, Cell, printed
 
@@ -88,6 +96,7 @@ def ledger(runs: Path | None = None) -> list[Entry]:
     return [
         *map(_cell, CELLS),
         *map(_claim, CLAIMS),
+        *(_distance(claim, runs) for claim in DISTANCE_CLAIMS),
         *(_comparison(comparison, runs) for comparison in COMPARISONS),
     ]
 
@@ -188,6 +197,35 @@ def _comparison(comparison: Comparison, runs: Path) -> Entry:
         f"the lab, {names}, paired over seeds; printed: difference in {column} on COCO",
         verdict,
         f"gclib train scenes --row {comparison.first} {comparison.second} --seeds 1-5",
+    )
+
+
+def _distance(claim: DistanceClaim, runs: Path) -> Entry:
+    cells = [printed(claim.printed, f"cosine_{what}") for what in ("input", "attention")]
+    logs = [log for log in read_runs(runs, claim.row) if "trained" in log]
+    value, bounds, verdict = None, None, "undecided"
+    if len(logs) >= 5:
+        found = paired(
+            *(
+                [log["trained"][f"{claim.where}/cosine/{what}"] for log in logs]
+                for what in ("input", "attention")
+            )
+        )
+        value, bounds = round(found.mean, 4), [round(found.low, 4), round(found.high, 4)]
+        verdict = judge(found.low, found.high, same=False)
+    return Entry(
+        claim.id,
+        "1",
+        claim.text,
+        "cosine input - attention",
+        round(cells[0].printed - cells[1].printed, 3),
+        "read",
+        value,
+        bounds,
+        len(logs) or None,
+        f"the lab, {claim.row.removeprefix('mini/')}; printed: the difference on COCO",
+        verdict,
+        f"gclib train scenes --row {claim.row} --seeds 1-5",
     )
 
 

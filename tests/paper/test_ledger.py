@@ -90,3 +90,17 @@ def test_at_a_terminal(capsys):
     assert "parameters that 13 GC blocks add" in capsys.readouterr().out
     assert main(["ledger", "--table", "9z"]) == 2
     assert "--table 9z: expected one of 1, 2a, 2b" in capsys.readouterr().err
+
+
+def test_table_1_in_small_compares_maps_with_inputs(tmp_path):
+    distances = {"all/cosine/input": 0.3, "all/cosine/attention": 0.1}
+    distances |= {"objects/cosine/input": 0.2, "objects/cosine/attention": 0.4}
+    logs = [{"seed": seed, "accuracy": 1.0, "trained": distances} for seed in range(1, 6)]
+    write_json(log_path(tmp_path, "mini/pairing_nl"), logs)
+    entries = ledger(tmp_path)
+    everywhere = find_entry("small/distance_pairing_all", entries)
+    assert (everywhere.value, everywhere.verdict) == (0.2, "same direction in small")
+    assert everywhere.printed == 0.382
+    objects = find_entry("small/distance_pairing_objects", entries)
+    assert (objects.value, objects.verdict) == (-0.2, "not reproduced")
+    assert find_entry("small/distance_context_all", entries).verdict == "undecided"
