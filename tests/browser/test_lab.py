@@ -125,7 +125,7 @@ def test_a_wrong_answer_gets_a_red_card_that_names_the_cause(page, tmp_path):
 def test_a_right_answer_gets_a_green_card(page, tmp_path):
     check = write_answer(page, "to_positions", references("00")["c00-e1"])
     check.locator("strong:text-is('passed')").wait_for(timeout=30_000)
-    assert "all 5 visible checks passed" in check.inner_text()
+    assert "all 6 visible checks passed" in check.inner_text()
     assert check.locator("text=CheckFailed").count() == 0
     check.screenshot(path=tmp_path / "right.png")
 

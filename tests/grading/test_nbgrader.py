@@ -117,7 +117,8 @@ def hand_in_damaged(room: Classroom) -> None:
     """Work that arrives broken, dangerous, or clever."""
     answers = references("01")
     three = {name: answers[name] for name in ("c01-e1", "c01-e2", "c01-e3")}
-    wrong = apply(mutants("01")["c01-e4"][5].edits, answers["c01-e4"])
+    (mutant,) = (m for m in mutants("01")["c01-e4"] if m.name == "over queries")
+    wrong = apply(mutant.edits, answers["c01-e4"])
     room.submit("three_right_one_wrong", three | {"c01-e4": wrong})
     hard_coded = (
         "def pairwise_similarity(query, key):\n"
