@@ -246,9 +246,14 @@ def judge(low: float, high: float, *, same: bool) -> str:
     return "not reproduced" if high < 0 else "undecided"
 
 
+def log_path(folder: Path, row_id: str) -> Path:
+    """Where the log of a lab row is."""
+    return folder / f"{row_id.replace('/', '-')}.json"
+
+
 def read_runs(folder: Path, row_id: str) -> list[dict[str, Any]]:
-    """The logged runs of a lab row; none if there is no log."""
-    path = folder / f"{row_id.replace('/', '-')}.json"
+    """The logged runs of a lab row, by seed; an empty list if there are none."""
+    path = log_path(folder, row_id)
     return json.loads(path.read_text("utf-8")) if path.is_file() else []
 
 

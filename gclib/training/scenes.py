@@ -44,6 +44,7 @@ from gclib.blocks._arguments import check_choice
 from gclib.blocks.non_local import INSTANTIATIONS
 from gclib.datasets import Scenes, make_scenes
 from gclib.models.scene_net import SceneNet
+from gclib.paper.ledger import log_path, read_runs
 from gclib.training.loop import Recipe, batches, config_hash, fit
 
 WIDTH = 32
@@ -275,17 +276,6 @@ def _commit() -> str:
     return done.stdout.strip() or "unknown"
 
 
-def log_path(folder: Path, row_id: str) -> Path:
-    """Where the log of a row is."""
-    return folder / f"{row_id.replace('/', '-')}.json"
-
-
-def read_logs(folder: Path, row_id: str) -> list[dict[str, Any]]:
-    """The runs of a row, by seed; an empty list if there are none."""
-    path = log_path(folder, row_id)
-    return json.loads(path.read_text("utf-8")) if path.is_file() else []
-
-
 def _one(row_id: str, seed: int, checkpoint: Path | None) -> dict[str, Any]:
     torch.set_num_threads(1)
     net, log = run(row_id, seed)
@@ -317,7 +307,7 @@ def run_many(
     for row_id in row_ids:
         row = find_lab_row(row_id)
         wanted = config_of(row, RECIPES[row.task])["hash"]
-        done = {log["seed"] for log in read_logs(folder, row_id) if log["config"]["hash"] == wanted}
+        done = {log["seed"] for log in read_runs(folder, row_id) if log["config"]["hash"] == wanted}
         jobs += [(row_id, seed) for seed in seeds if seed not in done]
     folder.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
@@ -330,7 +320,7 @@ def run_many(
         for count, future in enumerate(as_completed(futures), start=1):
             log, row_id = future.result(), futures[future]
             wanted = log["config"]["hash"]
-            logs = [old for old in read_logs(folder, row_id) if old["config"]["hash"] == wanted]
+            logs = [old for old in read_runs(folder, row_id) if old["config"]["hash"] == wanted]
             logs = [old for old in logs if old["seed"] != log["seed"]] + [log]
             write_json(log_path(folder, row_id), sorted(logs, key=lambda log: log["seed"]))
             left = (time.perf_counter() - start) / count * (len(jobs) - count)

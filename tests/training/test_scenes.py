@@ -80,7 +80,7 @@ def test_what_is_done_stays_done(small, tmp_path, capsys, monkeypatch):
     said = capsys.readouterr().out
     assert "mini/context_none seed 1: accuracy" in said
     assert "2/2  mini/context_none" in said
-    assert [log["seed"] for log in lab.read_logs(tmp_path, "mini/context_none")] == [1, 2]
+    assert [log["seed"] for log in lab.read_runs(tmp_path, "mini/context_none")] == [1, 2]
     weights = torch.load(tmp_path / "weights/mini-context_none.pt", weights_only=True)
     SceneNet(16).load_state_dict(weights)
     lab.run_many(["mini/context_none"], [1, 2, 3], tmp_path)
@@ -88,7 +88,7 @@ def test_what_is_done_stays_done(small, tmp_path, capsys, monkeypatch):
     assert "1/1  mini/context_none seed 3" in said
     monkeypatch.setattr(lab, "RECIPES", dict.fromkeys(lab.RECIPES, Recipe(steps=2, batch_size=8)))
     lab.run_many(["mini/context_none"], [1], tmp_path)  # another recipe: the old runs do not count
-    assert [log["seed"] for log in lab.read_logs(tmp_path, "mini/context_none")] == [1]
+    assert [log["seed"] for log in lab.read_runs(tmp_path, "mini/context_none")] == [1]
 
 
 class Serial:
