@@ -100,10 +100,10 @@ def fvcore_multiply_adds(module: nn.Module, *inputs: Tensor) -> int:
     fvcore counts norms and element-wise sums of its own list, which are free here, and does not
     know ``baddbmm`` and ``scaled_dot_product_attention``, for which handles are added.
     """
-    from fvcore.nn import FlopCountAnalysis
-
     free = ("batch_norm", "layer_norm", "group_norm", "instance_norm", "adaptive_avg_pool2d")
     with _quiet(), torch.no_grad():
+        from fvcore.nn import FlopCountAnalysis  # its import warns too
+
         analysis = FlopCountAnalysis(module, inputs)
         analysis.set_op_handle(**{f"aten::{name}": lambda inputs, outputs: 0 for name in free})
         analysis.set_op_handle(
