@@ -7,7 +7,7 @@ computed by a second implementation.
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import log, nan, sqrt
+from math import log, sqrt
 
 import torch
 from torch import Tensor
@@ -38,12 +38,14 @@ def _refused(run: Callable[[], object]) -> str:
     return "a map"
 
 
-_PAIR_NAMES = 100 * torch.arange(12).double()[:, None] + torch.arange(12).double()  # (12, 12)
+_SIZE = (4, 6)
+# The entry of query i and key j is the number 100·i + j.
+_PAIR_NAMES = 100 * torch.arange(24).double()[:, None] + torch.arange(24).double()
 
 
-def _row_of(index: int, start: int = 0) -> Tensor:
-    """The row of a query as a 3×4 map of ``_PAIR_NAMES``."""
-    return (100 * index + torch.arange(12).double() + start).view(3, 4)
+def _row_of(index: int) -> Tensor:
+    """The row of a query of ``_PAIR_NAMES`` as a map."""
+    return (100 * index + torch.arange(24).double()).view(_SIZE)
 
 
 @exercise(
@@ -56,69 +58,66 @@ def _row_of(index: int, start: int = 0) -> Tensor:
 )
 def e1(impl: Handle, report: Report) -> None:
     """``attention (L, L)``, ``size (H, W)``, ``query (row, column)`` → ``(H, W)``."""
-    size = (3, 4)
-    call = impl.inspect(_PAIR_NAMES, size, (1, 2))
+    size = _SIZE
+    call = impl.inspect(_PAIR_NAMES, size, (1, 3))
     report.tensor(
         "a map of H rows and W columns",
         call.result,
         size,
         causes={
-            (4, 3): "height and width are swapped: size is (H, W), rows come first",
-            (12,): "the row of the query is not folded: reshape its keys to (H, W)",
-            (12, 12): "these are all pairs: take the row of one query",
-            (3, 4, 3, 4): "these are all pairs: take the row of one query",
-            (3, 4, 12): "these are all pairs: take the row of one query",
-            (1, 3, 4): "one axis too many: index with a number, not with a slice or a list",
-            (1, 12): "the row of the query is not folded: reshape its keys to (H, W)",
+            (6, 4): "height and width are swapped: size is (H, W), rows come first",
+            (24,): "the row of the query is not folded: reshape its keys to (H, W)",
+            (1, 24): "the row of the query is not folded: reshape its keys to (H, W)",
+            (24, 24): "these are all pairs: take the row of one query",
+            (4, 6, 4, 6): "these are all pairs: take the row of one query",
+            (4, 6, 24): "these are all pairs: take the row of one query",
+            (1, 4, 6): "one axis too many: index with a number, not with a slice or a list",
         },
     )
     report.ok("a map of H rows and W columns")
-    right = _row_of(6)
+    right = _row_of(9)
     report.close(
-        "query (1, 2) of a 3×4 map is row 6 of the attention",
+        "query (1, 3) of a 4×6 map is row 9 of the attention",
         call.result,
         right,
         mistakes={
-            "this is column 6, what all queries give to one key: rows belong to queries": (
-                _PAIR_NAMES[:, 6].view(3, 4)
+            "this is column 9, what all queries give to one key: rows belong to queries": (
+                _PAIR_NAMES[:, 9].view(size)
             ),
-            "the index of the query is row·W + column, not row·H + column": _row_of(5),
-            "row and column of the query are swapped": (_row_of(9), _row_of(7)),
-            "the index of the query is row·W + column, not row + column": _row_of(3),
-            "the index of the query is row·W + column, not row·column": _row_of(2),
+            "the index of the query is row·W + column, not row·H + column": _row_of(7),
+            "row and column of the query are swapped": (_row_of(19), _row_of(13)),
+            "the index of the query is row·W + column, not row + column": _row_of(4),
+            "the index of the query is row·W + column, not row·column": _row_of(3),
             "the index counts from 0: the first row and column are 0, not 1": (
-                _row_of(5),
-                _row_of(7),
-                _row_of(10),
-                _row_of(11),
+                *(_row_of(8), _row_of(10), _row_of(2), _row_of(16)),
             ),
-            "only the row of the query is used": (_row_of(1), _row_of(4)),
+            "only the row of the query is used": (_row_of(1), _row_of(6)),
             "keys are folded column by column: reshape to (H, W), without a transpose": (
-                right.reshape(4, 3).T
+                right.reshape(6, 4).T
             ),
             "the map is upside down or mirrored": (
                 right.flip(0),
                 right.flip(1),
                 right.flip((0, 1)),
             ),
-            "this is the mean over all queries: take one row": _PAIR_NAMES.mean(0).view(3, 4),
-            "this is the sum over all queries: take one row": _PAIR_NAMES.sum(0).view(3, 4),
+            "this is the mean over all queries: take one row": _PAIR_NAMES.mean(0).view(size),
+            "this is the sum over all queries: take one row": _PAIR_NAMES.sum(0).view(size),
             "the map is scaled for a picture: return the numbers of the attention as they are": (
                 right / right.max(),
                 right / right.sum(),
                 (right - right.min()) / (right.max() - right.min()),
-                right.reshape(12).softmax(0).view(3, 4),
+                right.flatten().softmax(0).view(size),
             ),
         },
     )
-    for query, index in (((0, 0), 0), ((0, 3), 3), ((2, 0), 8), ((2, 3), 11)):
+    for query, index in (((0, 0), 0), ((0, 5), 5), ((3, 0), 18), ((3, 5), 23)):
         report.close(
             f"query {query} is row {index}",
             impl.call(_PAIR_NAMES, size, query),
             _row_of(index),
             mistakes={
                 "the index of the query is row·W + column, not row·H + column": _row_of(
-                    query[0] * 3 + query[1]
+                    query[0] * 4 + query[1]
                 )
             },
             cause="the index of the query is row·W + column",
@@ -132,7 +131,7 @@ def e1(impl: Handle, report: Report) -> None:
         torch.cat([long[6], long[3]]),
         cause="the sizes are fixed numbers: read H and W from size",
     )
-    for query in ((0, 4), (3, 0), (-1, 2), (1, -1)):
+    for query in ((0, 6), (4, 0), (-1, 2), (1, -1)):
         got = _refused(lambda query=query: impl.call(_PAIR_NAMES, size, query))
         cause = (
             "row·W + column of a position outside can be the index of another one: compare the "
@@ -143,14 +142,14 @@ def e1(impl: Handle, report: Report) -> None:
         if "Error" in got:
             cause = "the exercise asks for a ValueError: raise ValueError(...)"
         report.true(
-            f"query {query} lies outside of 3×4 and is refused",
+            f"query {query} lies outside of 4×6 and is refused",
             not got,
             expected="a ValueError",
             got=got,
             cause=cause,
         )
     input_kept(report, call, _PAIR_NAMES)
-    keeps_float32(report, lambda a: impl.call(a, size, (1, 2)), _PAIR_NAMES)
+    keeps_float32(report, lambda a: impl.call(a, size, (1, 3)), _PAIR_NAMES)
 
 
 # Four vectors of two numbers: cosines 0, -1, 0.6 in the first row, 0 and 0.8 in the second, -0.6
@@ -175,12 +174,13 @@ def _cosine_mistakes() -> dict[str, Tensor | tuple[Tensor, ...]]:
     return {
         "not halved: the distance is (1 - cos)/2, from 0 to 1": 2 * _DISTANCES,
         "this is the mean cosine: the distance is (1 - cos)/2": mean,
-        "halved twice": _DISTANCES / 2,
+        "half of it: halved twice, or one half of the pairs is summed and all L² are counted": (
+            _DISTANCES / 2
+        ),
         "this is 1 + cos in place of 1 - cos": ((1 + mean) / 2, 1 + mean),
         "pairs of a position with itself are left out: the paper divides by L², with i = j": (
             _DISTANCES * 16 / 12
         ),
-        "only one half of the pairs is summed, but all L² are counted": _DISTANCES / 2,
         "summed, not averaged: divide by the number of pairs": (16 * _DISTANCES, 4 * _DISTANCES),
         "the vectors are not divided by their lengths: this is not the cosine": (
             (1 - products) / 2,
@@ -228,8 +228,16 @@ def _is_average_cosine(impl: Handle, report: Report, mistakes: dict) -> None:
         },
     )
     report.ok("one number for each example")
+    what = "the average of (1 - cos)/2 over all pairs, i = j among them"
+    if not fits(call.result, _DISTANCES) and fits(call.result, _DISTANCES, 1e-4):
+        report.fail(
+            what,
+            expected="0.3875 and 0, to 8 digits",
+            got=f"up to {(call.result - _DISTANCES).abs().max():.1g} away",
+            cause="a small number is added to the lengths: no vector is zero, so leave it out",
+        )
     report.close(
-        "the average of (1 - cos)/2 over all pairs, i = j among them",
+        what,
         call.result,
         _DISTANCES,
         mistakes=mistakes,
@@ -361,7 +369,7 @@ def e4(impl: Handle, report: Report) -> None:
         expected,
         mistakes={
             "not halved: the two relative entropies are averaged": 2 * expected,
-            "halved twice": expected / 2,
+            "half of it: halve once, and sum over the keys, without a mean": expected / 2,
             "the logarithm to base 2: the natural one is asked for": expected / _LN2,
             "the logarithm to base 10: the natural one is asked for": expected / log(10),
             "only p is compared with the middle: q has its term, too": (from_p, from_p / 2),
@@ -371,12 +379,11 @@ def e4(impl: Handle, report: Report) -> None:
             "this is the root, the Jensen-Shannon distance: the paper's has no root": (
                 expected.sqrt()
             ),
-            "averaged over the keys: the terms are summed": expected / 2 * _numbers([1, 1]),
             "p and q are compared with each other, not with the middle": (
                 _numbers([(log(3) + log(0.6)) / 2, 0]),
                 _numbers([log(1 / 3) / 6 + 5 / 6 * log(5 / 3), 0]),
-                _numbers([(log(3) - log(5 / 3)) / 6, 0]),
-                _numbers([(log(3) - log(5 / 3)) / 3, 0]),
+                _numbers([(log(3) - log(0.6)) / 6, 0]),
+                _numbers([(log(3) - log(0.6)) / 3, 0]),
             ),
             "the entropies of p and q are not subtracted: this is the entropy of the middle": (
                 _numbers([log(3) - 2 / 3 * _LN2, _LN2])
@@ -447,8 +454,8 @@ def e4(impl: Handle, report: Report) -> None:
     keeps_float32(report, impl.call, first, second)
 
 
-# Maps of three queries over two keys. The first: queries 0 and 2 look at key 0, query 1 at key 1.
-_MAPS = _numbers([[[1, 0], [0, 1], [1, 0]], [[0.25, 0.75]] * 3])  # (2, 3, 2)
+# Maps of three queries over two keys. The first: queries 0 and 1 look at key 0, query 2 at key 1.
+_MAPS = _numbers([[[1, 0], [1, 0], [0, 1]], [[0.25, 0.75]] * 3])  # (2, 3, 2)
 _AVERAGES = _numbers([4 * _LN2 / 9, 0])
 
 
@@ -479,8 +486,7 @@ def e5(impl: Handle, report: Report) -> None:
         },
     )
     report.ok("one number for each example")
-    columns = _numbers([0.75 * _LN2, 0])
-    columns[1] = 3 * (0.25 * log(0.5) + 0.75 * log(1.5)) / 2
+    columns = _numbers([0.75 * _LN2, 0.75 * (0.25 * log(0.5) + 0.75 * log(1.5))])
     report.close(
         "the average over all pairs of rows, i = j among them",
         call.result,
@@ -490,16 +496,19 @@ def e5(impl: Handle, report: Report) -> None:
                 _AVERAGES * 9 / 6
             ),
             "only one half of the pairs is summed, but all L² are counted": _AVERAGES / 2,
-            "only one row of pairs is averaged: the first query against all": _AVERAGES * 3 / 4,
-            "only neighbours are compared: the average runs over all pairs": _numbers([_LN2, 0]),
-            "summed, not averaged: divide by the number of pairs": (9 * _AVERAGES, 3 * _AVERAGES),
+            "only one query is compared with all: average over both axes of queries": (
+                *(_AVERAGES * 3 / 4, _AVERAGES * 3 / 2),
+            ),
+            "only neighbours are compared: the average runs over all pairs": _AVERAGES * 9 / 8,
+            "summed, not averaged: divide by the number of pairs": 9 * _AVERAGES,
             "summed and divided by L: divide by the number of pairs, L²": 3 * _AVERAGES,
-            "divided by the number of keys, not by the number of queries": 9 / 4 * _AVERAGES,
             "keys are compared: the rows belong to queries": columns,
             "the rows are compared with their mean: every pair has a distance of its own": _numbers(
                 [log(3) - 2 / 3 * _LN2, 0]
             ),
-            "this is the largest distance, not the average": _numbers([_LN2, nan]).nan_to_num(0),
+            "this is the largest distance, or the sum divided by M²: average over the L² pairs": (
+                9 / 4 * _AVERAGES
+            ),
             "softmax a second time: the rows are distributions already": _again(_MAPS),
             "not halved: see exercise 4": 2 * _AVERAGES,
         },

@@ -78,7 +78,7 @@ MUTANTS = {
         Mutant("from 1", {_INDEX: "(row - 1) * width + column - 1"}, "expected"),
         Mutant("from 1, rows", {_INDEX: "row * width + column - 1"}, "counts from 0"),
         Mutant(
-            "column of the map", {_E1: f"attention[:, {_INDEX}].reshape(height, width)"}, "column 6"
+            "column of the map", {_E1: f"attention[:, {_INDEX}].reshape(height, width)"}, "column 9"
         ),
         Mutant("not folded", {_E1: f"attention[{_INDEX}]"}, "is not folded"),
         Mutant(
@@ -104,7 +104,7 @@ MUTANTS = {
             "slice", {_E1: f"attention[[{_INDEX}]].reshape(1, height, width)"}, "not with a slice"
         ),
         Mutant("row only", {_INDEX: "row"}, "only the row of the query"),
-        Mutant("fixed size", {"height, width = size": "height, width = 3, 4"}, "of elements"),
+        Mutant("fixed size", {"height, width = size": "height, width = 4, 6"}, "of elements"),
         Mutant("outside", {_INSIDE: ""}, "compare the row with H and the column with W"),
         Mutant(
             "index outside only",
@@ -122,7 +122,7 @@ MUTANTS = {
         ),
         Mutant(
             "last row",
-            {_INDEX: "min(row, 2) * width + column"},
+            {_INDEX: "min(row, 3) * width + column"},
             "expected",
             hidden=True,
         ),
@@ -142,7 +142,7 @@ MUTANTS = {
         Mutant(
             "half of the pairs",
             {_E2: "((1 - cosines) / 2).triu(1).mean(dim=(1, 2))"},
-            "one half of the pairs",
+            "half of it",
         ),
         Mutant("sum", {_E2: "((1 - cosines) / 2).sum(dim=(1, 2))"}, "summed, not averaged"),
         Mutant("absolute", {_COSINES: "(units @ units.transpose(1, 2)).abs()"}, "lost their sign"),
@@ -168,7 +168,8 @@ MUTANTS = {
         ),
     ],
     "c02-e3": [
-        *_LENGTHS,
+        *_LENGTHS[1:],
+        Mutant("no lengths", {_UNITS: "vectors * 1"}, "first each vector to length 1"),
         Mutant("not squared", {_E3: "(1 - mean.norm(dim=1)) / 2"}, "is not squared"),
         Mutant(
             "mean first",
@@ -201,7 +202,7 @@ MUTANTS = {
     ],
     "c02-e4": [
         Mutant("not halved", {_E4: "(from_p + from_q).sum(dim=-1)"}, "not halved"),
-        Mutant("halved twice", {_E4: "(from_p + from_q).sum(dim=-1) / 4"}, "halved twice"),
+        Mutant("half of it", {_E4: "(from_p + from_q).sum(dim=-1) / 4"}, "half of it"),
         Mutant("base 2", {_E4: f"{_E4} / torch.log(torch.tensor(2.0, dtype=p.dtype))"}, "base 2"),
         Mutant("only p", {_E4: "from_p.sum(dim=-1)"}, "only p is compared"),
         Mutant("only q", {_E4: "from_q.sum(dim=-1)"}, "only q is compared"),
@@ -212,9 +213,7 @@ MUTANTS = {
             {_E4: "((from_p + from_q).sum(dim=-1) / 2).clamp(min=0).sqrt()"},
             "this is the root",
         ),
-        Mutant(
-            "mean over keys", {_E4: "(from_p + from_q).mean(dim=-1) / 2"}, "the terms are summed"
-        ),
+        Mutant("mean over keys", {_E4: "(from_p + from_q).mean(dim=-1) / 2"}, "without a mean"),
         Mutant(
             "relative entropy", {_E4: "(p * (p / q).log()).sum(dim=-1)"}, "compared with each other"
         ),
@@ -279,14 +278,18 @@ MUTANTS = {
         Mutant(
             "half of the pairs", {_E5: "pairs.triu(1).mean(dim=(1, 2))"}, "one half of the pairs"
         ),
-        Mutant("first query", {_E5: "pairs[:, 0].mean(dim=1)"}, "expected"),
+        Mutant("first query", {_E5: "pairs[:, 0].mean(dim=1)"}, "only one query is compared"),
         Mutant("neighbours", {_E5: "pairs.diagonal(1, 1, 2).mean(dim=1)"}, "only neighbours"),
         Mutant("sum", {_E5: "pairs.sum(dim=(1, 2))"}, "summed, not averaged"),
-        Mutant("divided by L", {_E5: "pairs.sum(dim=(1, 2)) / pairs.shape[1]"}, "expected"),
+        Mutant(
+            "divided by L",
+            {_E5: "pairs.sum(dim=(1, 2)) / pairs.shape[1]"},
+            "summed and divided by L",
+        ),
         Mutant(
             "divided by keys",
             {_E5: "pairs.sum(dim=(1, 2)) / attention.shape[2] ** 2"},
-            "by the number of keys",
+            "divided by M²",
         ),
         Mutant(
             "columns",
@@ -302,7 +305,7 @@ MUTANTS = {
             },
             "compared with their mean",
         ),
-        Mutant("largest", {_E5: "pairs.amax(dim=(1, 2))"}, "expected"),
+        Mutant("largest", {_E5: "pairs.amax(dim=(1, 2))"}, "largest distance"),
         Mutant("over examples", {_E5: "pairs.mean()"}, "averaged over the examples too"),
         Mutant("all pairs", {_E5: "pairs"}, "average over both axes of queries"),
         Mutant("one axis", {_E5: "pairs.mean(dim=2)"}, "one of the two axes"),
