@@ -1,0 +1,547 @@
+"""Visible checks of chapter 02: maps of single queries, and two distances between positions.
+
+The numbers are small enough to follow by hand; what each check expects is written out, not
+computed by a second implementation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import log, sqrt
+
+import torch
+from torch import Tensor
+
+from gclib.checks.exercise import exercise
+from gclib.checks.handle import Handle, StudentError
+from gclib.checks.properties import examples_apart, gradient_arrives, input_kept, keeps_float32
+from gclib.checks.report import Report, fits
+
+_LN2 = log(2)
+
+
+def _numbers(values) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def _distributions(report: Report, *shape: int) -> Tensor:
+    """Random rows that are positive and sum to 1."""
+    return report.randn(*shape).softmax(-1)
+
+
+def _refused(run: Callable[[], object]) -> str:
+    """What a call did: an empty string if it raised a ValueError."""
+    try:
+        run()
+    except StudentError as error:
+        return "" if "ValueError" in error.kinds else str(error).split("\n")[0]
+    return "a map"
+
+
+_SIZE = (4, 6)
+# The entry of query i and key j is the number 100·i + j.
+_PAIR_NAMES = 100 * torch.arange(24).double()[:, None] + torch.arange(24).double()
+
+
+def _row_of(index: int) -> Tensor:
+    """The row of a query of ``_PAIR_NAMES`` as a map."""
+    return (100 * index + torch.arange(24).double()).view(_SIZE)
+
+
+@exercise(
+    "c02-e1",
+    "the map of one query",
+    needs="map_of_query",
+    look="section 3, the table of indices",
+    points=(1, 1),
+    minutes=10,
+)
+def e1(impl: Handle, report: Report) -> None:
+    """``attention (L, L)``, ``size (H, W)``, ``query (row, column)`` → ``(H, W)``."""
+    size = _SIZE
+    call = impl.inspect(_PAIR_NAMES, size, (1, 3))
+    report.tensor(
+        "a map of H rows and W columns",
+        call.result,
+        size,
+        causes={
+            (6, 4): "height and width are swapped: size is (H, W), rows come first",
+            (24,): "the row of the query is not folded: reshape its keys to (H, W)",
+            (1, 24): "the row of the query is not folded: reshape its keys to (H, W)",
+            (24, 24): "these are all pairs: take the row of one query",
+            (4, 6, 4, 6): "these are all pairs: take the row of one query",
+            (4, 6, 24): "these are all pairs: take the row of one query",
+            (1, 4, 6): "one axis too many: index with a number, not with a slice or a list",
+        },
+    )
+    report.ok("a map of H rows and W columns")
+    right = _row_of(9)
+    report.close(
+        "query (1, 3) of a 4×6 map is row 9 of the attention",
+        call.result,
+        right,
+        mistakes={
+            "this is column 9, what all queries give to one key: rows belong to queries": (
+                _PAIR_NAMES[:, 9].view(size)
+            ),
+            "the index of the query is row·W + column, not row·H + column": _row_of(7),
+            "row and column of the query are swapped": (_row_of(19), _row_of(13)),
+            "the index of the query is row·W + column, not row + column": _row_of(4),
+            "the index of the query is row·W + column, not row·column": _row_of(3),
+            "the index counts from 0: the first row and column are 0, not 1": (
+                *(_row_of(8), _row_of(10), _row_of(2), _row_of(16)),
+            ),
+            "only the row of the query is used": (_row_of(1), _row_of(6)),
+            "keys are folded column by column: reshape to (H, W), without a transpose": (
+                right.reshape(6, 4).T
+            ),
+            "the map is upside down or mirrored": (
+                right.flip(0),
+                right.flip(1),
+                right.flip((0, 1)),
+            ),
+            "this is the mean over all queries: take one row": _PAIR_NAMES.mean(0).view(size),
+            "this is the sum over all queries: take one row": _PAIR_NAMES.sum(0).view(size),
+            "the map is scaled for a picture: return the numbers of the attention as they are": (
+                right / right.max(),
+                right / right.sum(),
+                (right - right.min()) / (right.max() - right.min()),
+                right.flatten().softmax(0).view(size),
+            ),
+        },
+    )
+    for query, index in (((0, 0), 0), ((0, 5), 5), ((3, 0), 18), ((3, 5), 23)):
+        report.close(
+            f"query {query} is row {index}",
+            impl.call(_PAIR_NAMES, size, query),
+            _row_of(index),
+            mistakes={
+                "the index of the query is row·W + column, not row·H + column": _row_of(
+                    query[0] * 4 + query[1]
+                )
+            },
+            cause="the index of the query is row·W + column",
+        )
+    long = report.randn(10, 10)
+    report.close(
+        "the same attention on 2×5 and on 5×2 positions",
+        torch.cat(
+            [impl.call(long, (2, 5), (1, 1)).flatten(), impl.call(long, (5, 2), (1, 1)).flatten()]
+        ),
+        torch.cat([long[6], long[3]]),
+        cause="the sizes are fixed numbers: read H and W from size",
+    )
+    for query in ((0, 6), (4, 0), (-1, 2), (1, -1)):
+        got = _refused(lambda query=query: impl.call(_PAIR_NAMES, size, query))
+        cause = (
+            "row·W + column of a position outside can be the index of another one: compare the "
+            "row with H and the column with W, and raise ValueError(...)"
+        )
+        if min(query) < 0:
+            cause = "a negative index counts from the end in Python: it is outside here, too"
+        if "Error" in got:
+            cause = "the exercise asks for a ValueError: raise ValueError(...)"
+        report.true(
+            f"query {query} lies outside of 4×6 and is refused",
+            not got,
+            expected="a ValueError",
+            got=got,
+            cause=cause,
+        )
+    input_kept(report, call, _PAIR_NAMES)
+    keeps_float32(report, lambda a: impl.call(a, size, (1, 3)), _PAIR_NAMES)
+
+
+# Four vectors of two numbers: cosines 0, -1, 0.6 in the first row, 0 and 0.8 in the second, -0.6
+# in the third. All 16: 4 of a position with itself, twice the six others: 4 + 2·(-0.2) = 3.6.
+# The second example has one direction and four lengths.
+_VECTORS = _numbers([[[1, 0], [0, 2], [-3, 0], [3, 4]], [[1, 1], [2, 2], [5, 5], [3, 3]]])
+_COSINES = _numbers([[1, 0, -1, 0.6], [0, 1, 0, 0.8], [-1, 0, 1, -0.6], [0.6, 0.8, -0.6, 1]])
+_DISTANCES = _numbers([0.3875, 0])  # (1 - 3.6/16)/2
+
+
+def _cosine_mistakes() -> dict[str, Tensor | tuple[Tensor, ...]]:
+    products = (_VECTORS @ _VECTORS.mT).mean((1, 2))
+    over_positions = _VECTORS / _VECTORS.norm(dim=1, keepdim=True)
+    over_all = _VECTORS / _VECTORS.norm(dim=(1, 2), keepdim=True)
+    unit_sums = _VECTORS / _VECTORS.sum(2, keepdim=True)
+    mean = _numbers([0.225, 1])  # of the cosines
+    absolute = _numbers([_COSINES.abs().mean().item(), 1])
+
+    def distance(units: Tensor) -> Tensor:
+        return (1 - (units @ units.mT).mean((1, 2))) / 2
+
+    return {
+        "not halved: the distance is (1 - cos)/2, from 0 to 1": 2 * _DISTANCES,
+        "this is the mean cosine: the distance is (1 - cos)/2": mean,
+        "half of it: halved twice, or one half of the pairs is summed and all L² are counted": (
+            _DISTANCES / 2
+        ),
+        "this is 1 + cos in place of 1 - cos": ((1 + mean) / 2, 1 + mean),
+        "pairs of a position with itself are left out: the paper divides by L², with i = j": (
+            _DISTANCES * 16 / 12
+        ),
+        "summed, not averaged: divide by the number of pairs": (16 * _DISTANCES, 4 * _DISTANCES),
+        "the vectors are not divided by their lengths: this is not the cosine": (
+            (1 - products) / 2,
+            1 - products,
+            -products,
+        ),
+        "each channel is divided by its length over the positions: the cosine needs the length of "
+        "each vector, over the last axis": distance(over_positions),
+        "all vectors are divided by one common length: each needs its own": distance(over_all),
+        "divided by the sum of the numbers: the length is the root of the sum of squares": (
+            distance(unit_sums)
+        ),
+        "divided by the squared length: divide by the length once": distance(
+            _VECTORS / _VECTORS.square().sum(2, keepdim=True)
+        ),
+        "the cosines lost their sign": ((1 - absolute) / 2, 1 - absolute),
+        "the cosines are squared": (1 - _numbers([_COSINES.square().mean().item(), 1])) / 2,
+        "this is the largest distance, not the average": _numbers([1, 0]),
+        "only neighbours are compared: the average runs over all pairs": _numbers(
+            [(1 - (0 + 0 - 0.6) / 3) / 2, 0]
+        ),
+        "this is the angle, not the cosine": _numbers(
+            [(_COSINES.acos() / torch.pi).mean().item(), 0]
+        ),
+    }
+
+
+def _is_average_cosine(impl: Handle, report: Report, mistakes: dict) -> None:
+    """What both ways to the cosine distance must satisfy."""
+    call = impl.inspect(_VECTORS)
+    report.tensor(
+        "one number for each example",
+        call.result,
+        (2,),
+        causes={
+            (): "averaged over the examples too: axis 0 stays",
+            (2, 4, 4): "these are all pairs: average over both axes of positions",
+            (2, 4): "one of the two axes of positions is left: average over both",
+            (2, 1): "one axis too many: average without keepdim",
+            (2, 1, 1): "one axis too many: average without keepdim",
+            (2, 2): "one number for each channel: sum the squares over the last axis",
+            (4, 4): "the examples are merged: axis 0 stays",
+            (4,): "the average runs over the examples: axis 0 stays",
+            (1,): "axis 0, the examples, is gone",
+        },
+    )
+    report.ok("one number for each example")
+    what = "the average of (1 - cos)/2 over all pairs, i = j among them"
+    if not fits(call.result, _DISTANCES) and fits(call.result, _DISTANCES, 1e-4):
+        report.fail(
+            what,
+            expected="0.3875 and 0, to 8 digits",
+            got=f"up to {(call.result - _DISTANCES).abs().max():.1g} away",
+            cause="a small number is added to the lengths: no vector is zero, so leave it out",
+        )
+    report.close(
+        what,
+        call.result,
+        _DISTANCES,
+        mistakes=mistakes,
+    )
+    lengths = _numbers([[[0.001], [7], [40], [1]], [[2], [0.5], [300], [1]]])
+    report.close(
+        "the lengths of the vectors do not matter",
+        impl.call(lengths * _VECTORS),
+        _DISTANCES,
+        cause="divide each vector by its own length, and by nothing else; a small number added to "
+        "the length shows here",
+    )
+    opposite = _numbers([[[2, 0], [-2, 0]], [[0, 1], [3, 0]]])
+    report.close(
+        "two opposite vectors: 1/2, two at a right angle: 1/4",
+        impl.call(opposite),
+        _numbers([0.5, 0.25]),
+        cause="with two positions, half of the pairs are a position with itself",
+    )
+    examples_apart(report, impl.call, report.randn(3, 5, 4))
+    input_kept(report, call, _VECTORS)
+    found = impl.gradients(_VECTORS, cotangent=report.randn(2))
+    gradient_arrives(report, *found.inputs)
+    keeps_float32(report, impl.call, _VECTORS)
+
+
+@exercise(
+    "c02-e2",
+    "the average cosine distance",
+    needs="cosine_distance",
+    look="section 4, the formula and the toy example",
+    points=(1, 1),
+    minutes=15,
+)
+def e2(impl: Handle, report: Report) -> None:
+    """``vectors (N, L, d)`` → ``(N,)``."""
+    _is_average_cosine(impl, report, _cosine_mistakes())
+
+
+@exercise(
+    "c02-e3",
+    "the same without pairs",
+    needs="cosine_distance_fast",
+    look="section 5, the identity",
+    points=(1, 1),
+    minutes=12,
+)
+def e3(impl: Handle, report: Report) -> None:
+    """``vectors (N, L, d)`` → ``(N,)``, without any tensor of pairs."""
+    mean = _VECTORS.mean(1)  # (2, 2)
+    units_mean = _numbers([[0.15, 0.45], [sqrt(0.5), sqrt(0.5)]])
+    square = _numbers([0.225, 1])  # the squared lengths of these
+    mistakes = {
+        "the length of the mean is not squared": (1 - square.sqrt()) / 2,
+        "first the mean, then the length: first each vector to length 1, then their mean": (
+            (1 - mean.square().sum(1)) / 2,
+            _numbers([0, 0]),
+        ),
+        "this is the sum of the unit vectors, not their mean": (
+            (1 - 16 * square) / 2,
+            (1 - 4 * square) / 2,
+        ),
+        "the mean over the channels, not the sum: the squared length is a sum": (
+            (1 - square / 2) / 2
+        ),
+        "the numbers of the mean are summed without squares": (
+            (1 - units_mean.sum(1)) / 2,
+            (1 - units_mean.sum(1).square()) / 2,
+        ),
+        **_cosine_mistakes(),
+    }
+    _is_average_cosine(impl, report, mistakes)
+    positions = 300
+    wide = impl.inspect(report.randn(1, positions, 4))
+    pairs = f"{positions}·{positions}"
+    report.true(
+        "no tensor of all pairs is made",
+        wide.largest < positions * positions,
+        expected=f"tensors far below {pairs} = {positions * positions} numbers",
+        got=f"one of {wide.largest} numbers",
+        cause="all cosines are computed first: the mean of the unit vectors is enough",
+    )
+    report.true(
+        "the pairs are not computed piece by piece",
+        wide.total < positions * positions,
+        expected=f"fewer than {pairs} numbers in all",
+        got=f"{wide.total} numbers",
+        cause="a loop over positions still computes every pair: take the mean of the unit vectors",
+    )
+
+
+# Pairs of distributions over three keys, worked out by hand in section 6.
+_P = _numbers([[0.5, 0.5, 0], [1, 0, 0], [0.25, 0.25, 0.5], [1, 0, 0]])
+_Q = _numbers([[0.5, 0, 0.5], [1 / 3, 2 / 3, 0], [0.25, 0.25, 0.5], [0, 0, 1]])
+_FROM_P = _numbers([_LN2 / 2, log(1.5), 0, _LN2])  # relative entropies to the middle
+_FROM_Q = _numbers([_LN2 / 2, _LN2 / 3, 0, _LN2])
+
+
+@exercise(
+    "c02-e4",
+    "the Jensen-Shannon divergence",
+    needs="jsd",
+    look="section 6, the formula and the table of pairs",
+    points=(1, 2),
+    minutes=20,
+)
+def e4(impl: Handle, report: Report) -> None:
+    """``p``, ``q (..., M)`` → ``(...)``."""
+    p, q = _numbers([[0.5, 0.5], [0.5, 0.5]]), _numbers([[1 / 6, 5 / 6], [0.5, 0.5]])
+    from_p = _numbers([log(1.5) / 2 + log(0.75) / 2, 0])
+    from_q = _numbers([-_LN2 / 6 + 5 / 6 * log(1.25), 0])
+    expected = (from_p + from_q) / 2
+    entropy_p, entropy_q = _LN2, -(log(1 / 6) + 5 * log(5 / 6)) / 6
+    call = impl.inspect(p, q)
+    report.tensor(
+        "one number for each pair",
+        call.result,
+        (2,),
+        causes={
+            (): "averaged over the pairs too: sum over the last axis alone",
+            (2, 2): "the terms are not summed: sum over the last axis, the keys",
+            (2, 1): "one axis too many: sum without keepdim",
+        },
+    )
+    report.ok("one number for each pair")
+    report.close(
+        "half of each distribution's relative entropy to the middle",
+        call.result,
+        expected,
+        mistakes={
+            "not halved: the two relative entropies are averaged": 2 * expected,
+            "half of it: halve once, and sum over the keys, without a mean": expected / 2,
+            "the logarithm to base 2: the natural one is asked for": expected / _LN2,
+            "the logarithm to base 10: the natural one is asked for": expected / log(10),
+            "only p is compared with the middle: q has its term, too": (from_p, from_p / 2),
+            "only q is compared with the middle: p has its term, too": (from_q, from_q / 2),
+            "the middle is (p + q)/2: it is not halved": expected - _numbers([_LN2, _LN2]),
+            "the sign is wrong: log(p/m), not log(m/p)": -expected,
+            "this is the root, the Jensen-Shannon distance: the paper's has no root": (
+                expected.sqrt()
+            ),
+            "p and q are compared with each other, not with the middle": (
+                _numbers([(log(3) + log(0.6)) / 2, 0]),
+                _numbers([log(1 / 3) / 6 + 5 / 6 * log(5 / 3), 0]),
+                _numbers([(log(3) - log(0.6)) / 6, 0]),
+                _numbers([(log(3) - log(0.6)) / 3, 0]),
+            ),
+            "the entropies of p and q are not subtracted: this is the entropy of the middle": (
+                _numbers([log(3) - 2 / 3 * _LN2, _LN2])
+            ),
+            "the logarithm is not weighted with p and q": (
+                _numbers([(log(1.5) + log(0.75) - _LN2 + log(1.25)) / 2, 0])
+            ),
+            "half the sum of differences: this is the total variation": _numbers([1 / 3, 0]),
+            "this is the mean of the two entropies": _numbers([(entropy_p + entropy_q) / 2, _LN2]),
+        },
+    )
+    zeros = impl.inspect(_P, _Q)
+    what = "with zeros: 0 · log 0 counts as 0"
+    if isinstance(zeros.result, Tensor) and zeros.result.shape == (4,):
+        right = (_FROM_P + _FROM_Q) / 2
+        if not zeros.result.isfinite().all():
+            report.fail(
+                what,
+                expected="ln 2 / 2, 0.3183, 0 and ln 2",
+                got="NaN or infinity",
+                cause="log 0 is -infinity, and 0 · -infinity is NaN: use torch.xlogy, or take the "
+                "logarithm only where the number is not 0",
+            )
+        if not fits(zeros.result, right) and fits(zeros.result, right, 1e-3):
+            report.fail(
+                what,
+                expected="the formula, to 8 digits",
+                got=f"up to {(zeros.result - right).abs().max():.1g} away",
+                cause="a small number is added inside of the logarithm and shows in the result: "
+                "use torch.xlogy(x, y), which is x · log y and 0 where x is 0",
+            )
+    report.close(
+        what,
+        zeros.result,
+        (_FROM_P + _FROM_Q) / 2,
+        cause="a key with 0 on one side still counts on the other side",
+    )
+    first, second = _distributions(report, 2, 3, 5), _distributions(report, 2, 3, 5)
+    there = report.tensor(
+        "any leading axes: (2, 3, 5) gives (2, 3)", impl.call(first, second), (2, 3)
+    )
+    report.ok("any leading axes: (2, 3, 5) gives (2, 3)")
+    report.tensor(
+        "two single distributions give one number", impl.call(first[0, 0], second[0, 0]), ()
+    )
+    report.ok("two single distributions give one number")
+    report.close(
+        "swapping p and q changes nothing",
+        impl.call(second, first),
+        there,
+        cause="the formula treats p and q alike",
+    )
+    report.true(
+        "never negative, never above ln 2",
+        bool((there >= 0).all() and (there <= _LN2).all()),
+        expected="numbers from 0 to 0.6931",
+        got=f"from {there.min():.4g} to {there.max():.4g}",
+        cause="the rows are distributions: no second normalisation is needed",
+    )
+    report.close(
+        "all pairs by broadcasting: (4, 1, 3) and (1, 4, 3) give (4, 4)",
+        impl.call(_P[:, None], _Q[None]).diagonal(),
+        (_FROM_P + _FROM_Q) / 2,
+        cause="use element-wise operations and sum over the last axis, dim=-1",
+    )
+    input_kept(report, zeros, _P, _Q)
+    gradient_arrives(report, *impl.gradients(first, second, cotangent=report.randn(2, 3)).inputs)
+    keeps_float32(report, impl.call, first, second)
+
+
+# Maps of three queries over two keys. The first: queries 0 and 1 look at key 0, query 2 at key 1.
+_MAPS = _numbers([[[1, 0], [1, 0], [0, 1]], [[0.25, 0.75]] * 3])  # (2, 3, 2)
+_AVERAGES = _numbers([4 * _LN2 / 9, 0])
+
+
+@exercise(
+    "c02-e5",
+    "the average over all pairs of queries",
+    needs="average_jsd",
+    look="section 7, the toy maps",
+    points=(1, 1),
+    minutes=12,
+)
+def e5(impl: Handle, report: Report) -> None:
+    """``attention (N, L, M)`` → ``(N,)``."""
+    call = impl.inspect(_MAPS)
+    report.tensor(
+        "one number for each example",
+        call.result,
+        (2,),
+        causes={
+            (): "averaged over the examples too: axis 0 stays",
+            (2, 3, 3): "these are all pairs: average over both axes of queries",
+            (2, 3): "one of the two axes of queries is left: average over both",
+            (2, 2): "one of the keys' axes is left: distributions run over the keys",
+            (2, 1, 1): "one axis too many: average without keepdim",
+            (2, 2, 2): "the pairs are pairs of keys: compare the rows",
+            (3, 3): "the examples are merged: axis 0 stays",
+            (3,): "the average runs over the examples: axis 0 stays",
+        },
+    )
+    report.ok("one number for each example")
+    columns = _numbers([0.75 * _LN2, 0.75 * (0.25 * log(0.5) + 0.75 * log(1.5))])
+    report.close(
+        "the average over all pairs of rows, i = j among them",
+        call.result,
+        _AVERAGES,
+        mistakes={
+            "pairs of a query with itself are left out: the paper divides by L², with i = j": (
+                _AVERAGES * 9 / 6
+            ),
+            "only one half of the pairs is summed, but all L² are counted": _AVERAGES / 2,
+            "only one query is compared with all: average over both axes of queries": (
+                *(_AVERAGES * 3 / 4, _AVERAGES * 3 / 2),
+            ),
+            "only neighbours are compared: the average runs over all pairs": _AVERAGES * 9 / 8,
+            "summed, not averaged: divide by the number of pairs": 9 * _AVERAGES,
+            "summed and divided by L: divide by the number of pairs, L²": 3 * _AVERAGES,
+            "keys are compared: the rows belong to queries": columns,
+            "the rows are compared with their mean: every pair has a distance of its own": _numbers(
+                [log(3) - 2 / 3 * _LN2, 0]
+            ),
+            "this is the largest distance, or the sum divided by M²: average over the L² pairs": (
+                9 / 4 * _AVERAGES
+            ),
+            "softmax a second time: the rows are distributions already": _again(_MAPS),
+            "not halved: see exercise 4": 2 * _AVERAGES,
+        },
+    )
+    disjoint = torch.eye(4).double()[None]
+    report.close(
+        "four queries with a key each: 12 of 16 pairs are ln 2 apart",
+        impl.call(disjoint),
+        _numbers([0.75 * _LN2]),
+        cause="the average runs over L² pairs",
+    )
+    maps = _distributions(report, 3, 4, 6)
+    result = report.tensor("the order of the queries does not matter", impl.call(maps), (3,))
+    report.close(
+        "the order of the queries does not matter",
+        impl.call(maps[:, report.permutation(4)]),
+        result,
+        cause="some pairs are left out: the average runs over all of them",
+    )
+    report.close(
+        "a single query is 0 away from itself",
+        impl.call(maps[:, :1]),
+        _numbers([0, 0, 0]),
+        cause="with one query there is one pair, at distance 0",
+    )
+    examples_apart(report, impl.call, maps)
+    input_kept(report, call, _MAPS)
+    gradient_arrives(report, *impl.gradients(maps, cotangent=report.randn(3)).inputs)
+    keeps_float32(report, impl.call, maps)
+
+
+def _again(maps: Tensor) -> Tensor:
+    """The result of a second softmax on ``_MAPS``: rows (s, 1 - s) and (1 - s, s)."""
+    s = torch.sigmoid(_numbers(1)).item()
+    pair = s * log(2 * s) + (1 - s) * log(2 * (1 - s))
+    return _numbers([4 * pair / 9, 0])
