@@ -98,6 +98,7 @@ def e1(impl: Handle, report: Report) -> None:
             "the scores have the wrong sign": (-scores).softmax(1),
             "all positions have the same weight: W_k is not used": torch.full_like(expected, 0.25),
             "the channels are summed without W_k": x.sum(1).softmax(1),
+            "the examples changed places": expected.flip(0),
         },
     )
     large = _numbers([[[1e4, 1e4 + log(3)], [0, 0]], [[-1e4, -1e4], [0, 0]]])
@@ -324,10 +325,10 @@ def _counts(report: Report, what: str, result, expected: tuple[int, int], c: int
     )
 
 
-# The block's toy: section 2's positions, and a third row of W_v that halves channel 2.
-_SQUARE = _numbers([[0, 1, 1], [0, 2, -1], [0, 0, 0.5]])
-_ADDED = _numbers([13, 2, 4])
-_TRANSFORMED = _numbers([[8, 16, 0], [4, -4, 2], [24, 0, 8], [-8, 8, -4]])
+# The block's toy: section 2's positions, and a third row of W_v, minus half of channel 2.
+_SQUARE = _numbers([[0, 1, 1], [0, 2, -1], [0, 0, -0.5]])
+_ADDED = _numbers([13, 2, -4])
+_TRANSFORMED = _numbers([[8, 16, 0], [4, -4, -2], [24, 0, -8], [-8, 8, 4]])
 _SHAPES = {"key": (1, 3), "value": (3, 3)}
 _TOY_SIZES = {1: (4,), 2: (2, 2), 3: (2, 1, 2)}  # ndim → how the four positions are folded
 _SIZES = {1: (7,), 2: (3, 5), 3: (2, 3, 2)}
@@ -354,10 +355,13 @@ def _block_mistakes() -> dict[str, Tensor]:
         "the context is subtracted": _POSITIONS - added,
         "the context is multiplied with the input: the fusion is an addition": _POSITIONS * added,
         "the context is not added": _POSITIONS,
+        "the context times the input is added: add the context itself": _POSITIONS * (1 + added),
         "the softmax is missing": with_weights(_SCORES),
         "the exponentials are not divided by their sum": with_weights(8 * _WEIGHTS),
         "the weights are not used: this is the plain mean": with_weights(_numbers([0.25] * 4)),
-        "the weights are not used: this is the plain sum": with_weights(_numbers([1.0] * 4)),
+        "every weight is 1: the softmax ran over an axis of size 1, not over the positions": (
+            with_weights(_numbers([1.0] * 4))
+        ),
         "this is the sigmoid of the scores, not the softmax": with_weights(_SCORES.sigmoid()),
         "divided by the number of positions as well": with_weights(_WEIGHTS / 4),
         "divided by √C: equation 2 has no scale": with_weights((_SCORES / sqrt(3)).softmax(0)),

@@ -117,8 +117,9 @@ def e5(impl: Handle, report: Report) -> None:
         ndim = len(size)
         with report.group(f"ndim={ndim}, {channels} channels, map {size}"):
             _equals_reference(impl, report, channels, size)
-    with report.group("ndim by position"):
-        build(report, impl, 4, 1)
+    module = build(report, impl, 4, 1)  # the order of the arguments is that of the stub
+    report.tensor("ndim is the second argument", module.forward(report.randn(2, 4, 5)), (2, 4, 5))
+    report.ok("ndim is the second argument")
 
 
 def _equals_reference(impl: Handle, report: Report, channels: int, size: tuple[int, ...]) -> None:
