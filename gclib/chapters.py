@@ -35,6 +35,9 @@ CHAPTERS = (
     Chapter("00", "start", "Start here"),
     Chapter("01", "non_local", "The non-local block"),
     Chapter("02", "attention_maps", "Attention maps"),
+    Chapter("03", "simplification", "Simplification"),
+    Chapter("04", "three_steps", "Three steps"),
+    Chapter("05", "global_context", "The global context block"),
 )
 
 
