@@ -27,6 +27,7 @@ _NAMES = {
     ),
     "pair": ("pair", "w_f", "wf", "concat", "concat_project", "f"),
     "conv": ("conv", "branch", "layer"),
+    "reduce": ("reduce", "down", "squeeze", "fc1", "linear1", "conv1", "w_1", "w1", "w_v1", "wv1"),
 }
 _AFFIXES = ("conv", "proj", "projection", "weight", "layer", "linear")
 _BIAS = re.compile(r"(^|_)b(_|$)|bias")
@@ -52,7 +53,8 @@ def assignments(parameters: Mapping[str, Shape], roles: Mapping[str, Shape]) -> 
         roles: for each role the shape ``(outputs, inputs)`` of its weight. No size may be 1, but
             the first of a map to one number.
     """
-    weights = {n: _trim(s) for n, s in parameters.items() if len(_trim(s)) == 2 or "pair" in roles}
+    to_one = any(shape[0] == 1 for shape in roles.values())  # a map to one number is a vector
+    weights = {n: _trim(s) for n, s in parameters.items() if len(_trim(s)) == 2 or to_one}
     weights = {n: s for n, s in weights.items() if len(s) > 1 or not _is_bias(n)}
     by_name: dict[str, str] = {}
     for role, shape in roles.items():
