@@ -153,7 +153,8 @@ def e2(impl: Handle, report: Report) -> None:
             ),
             "the exponentials are not divided by their sum": _pooled(exponentials),
             "softmax is missing: the logits are the weights": _pooled(logits),
-            "the logits are divided by their sum: softmax is missing": _pooled(logits) / logits.sum(),
+            "the logits are divided by their sum: softmax is missing": _pooled(logits)
+            / logits.sum(),
             "this is the sigmoid of each logit, which does not compare positions": _pooled(
                 exponentials / (1 + exponentials)
             ),
@@ -353,9 +354,7 @@ def e4(impl: Handle, report: Report) -> None:
                 ),
                 "a sigmoid is for scaling alone": _MAP + _ADDED.view(1, 2, 1, 1).sigmoid(),
                 "this is the gate: add is for addition": _MAP * _ADDED.view(1, 2, 1, 1).sigmoid(),
-                "a ReLU stands behind the sum": _numbers(
-                    [[[[14, 18], [6, 10]], [[0, 0], [1, 0]]]]
-                ),
+                "a ReLU stands behind the sum": _numbers([[[[14, 18], [6, 10]], [[0, 0], [1, 0]]]]),
             },
         ),
         "scale": (
@@ -389,9 +388,7 @@ def e4(impl: Handle, report: Report) -> None:
         raises_value_error(report, what, lambda typo=typo: impl.call(x, zeros, typo), "fusion")
 
 
-_SPREAD = (
-    "t met the wrong axes: (N, C) has to become (N, C, 1, 1) first, one 1 for each axis of positions"
-)
+_SPREAD = "t met the wrong axes: (N, C) has to become (N, C, 1, 1) first, one 1 for each axis of positions"
 
 
 def _check_fusion(report: Report, impl: Handle, how: str, transformed, expected, mistakes) -> None:
