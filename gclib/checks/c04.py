@@ -235,7 +235,7 @@ def e3(impl: Handle, report: Report) -> None:
     module = build(report, impl, 4, ratio=2)
     shapes = {"reduce": (2, 4), "out": (4, 2)}
     found = find_roles(report, module, shapes, "two maps: C to C // ratio and back")
-    x = report.randn(6, 4)
+    x = 3 * report.randn(12, 4)
     _starts_at(report, module, x, 0 * x, "a fresh bottleneck gives zero", found[0]["out"])
     assignment = forward_equals(
         report,
@@ -388,7 +388,10 @@ def e4(impl: Handle, report: Report) -> None:
         raises_value_error(report, what, lambda typo=typo: impl.call(x, zeros, typo), "fusion")
 
 
-_SPREAD = "t met the wrong axes: (N, C) has to become (N, C, 1, 1) first, one 1 for each axis of positions"
+_SPREAD = (
+    "t met the wrong axes: (N, C) has to become (N, C, 1, 1) first, one 1 for each axis of "
+    "positions"
+)
 
 
 def _check_fusion(report: Report, impl: Handle, how: str, transformed, expected, mistakes) -> None:
@@ -554,7 +557,8 @@ def _check_block(report: Report, impl: Handle, case: tuple[str, str, str], size:
     module = build(report, impl, 4, **options)
     shapes = _shapes(pooling, transform)
     found = find_roles(report, module, shapes, f"layers {', '.join(shapes)}")
-    x = report.randn(3, 4, *size)
+    # Large offsets by channel: with contexts near zero, ReLU might cut all hidden numbers off.
+    x = report.randn(8, 4, *size) + 5 * report.randn(8, 4, *[1] * len(size))
     last = found[0]["out"]
     if fusion == "add":
         identity_at_start(report, module, x, last)
