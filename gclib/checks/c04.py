@@ -32,7 +32,8 @@ from gclib.checks.properties import (
     randomise,
     same_in_eval_mode,
 )
-from gclib.checks.report import Report
+from gclib.checks.report import Mistakes, Report
+from gclib.checks.roles import Slot
 
 
 def _numbers(values) -> Tensor:
@@ -236,7 +237,18 @@ def e3(impl: Handle, report: Report) -> None:
     shapes = {"reduce": (2, 4), "out": (4, 2)}
     found = find_roles(report, module, shapes, "two maps: C to C // ratio and back")
     x = 3 * report.randn(12, 4)
-    _starts_at(report, module, x, 0 * x, "a fresh bottleneck gives zero", found[0]["out"])
+    _starts_at(
+        report,
+        "a fresh bottleneck gives zero",
+        module,
+        x,
+        0 * x,
+        found[0]["out"],
+        {
+            "the input is added: the residual belongs to the fusion": x,
+            "a sigmoid stands at the end: the gate belongs to the fusion, exercise 4": 0 * x + 0.5,
+        },
+    )
     assignment = forward_equals(
         report,
         "two vectors by hand",
@@ -284,27 +296,23 @@ def e3(impl: Handle, report: Report) -> None:
     find_roles(report, default, {"reduce": (2, 32), "out": (32, 2)}, "the default ratio is 16")
 
 
-def _starts_at(report: Report, module: ModuleHandle, x: Tensor, expected: Tensor, what, last):
-    """A fresh module gives ``expected``, because its last layer starts at zero."""
+def _starts_at(
+    report: Report,
+    what: str,
+    module: ModuleHandle,
+    x: Tensor,
+    expected: Tensor,
+    last: Slot,
+    mistakes: Mistakes,
+) -> None:
+    """A fresh module gives ``expected``, because its layer ``last`` starts at zero."""
     weights = module.weights()
     zero = not any(weights[name].any() for name in (last.weight, last.bias) if name)
     start = report.tensor(what, module.forward(x), tuple(expected.shape))
-    report.close(
-        what,
-        start,
-        expected,
-        mistakes={
-            "the gate has no factor 2: σ(0) is 1/2": x / 2,
-            "the factor 2 belongs to 2scale alone": x,
-            "the branch is added, not multiplied": 2 * x,
-            "the input is added as well: scaling has no residual": 3 * x / 2,
-            "multiplied without a sigmoid": 0 * x,
-            "a sigmoid stands at the end: the gate belongs to the fusion": torch.full_like(x, 0.5),
-        },
-        cause="the last layer starts at zero, so something else changes the result"
-        if zero
-        else "the last layer does not start at zero: set its weight and its bias to zero",
-    )
+    cause = "the last layer does not start at zero: set its weight and its bias to zero"
+    if zero:
+        cause = "the last layer starts at zero, so something else changes the result"
+    report.close(what, start, expected, mistakes=mistakes, cause=cause)
 
 
 # Fusion by hand: four positions with two channels.
@@ -405,19 +413,18 @@ def _check_fusion(report: Report, impl: Handle, how: str, transformed, expected,
     call = impl.inspect(_MAP, transformed, how)
     what = "every position gets the number of its channel"
     report.tensor(what, call.result, (1, 2, 2, 2), cause=_SPREAD)
-    wrong_axes = {}
     if not any(torch.allclose(call.result, m) for m in mistakes.values()):
-        wrong_axes = {_SPREAD: columns}
         report.close(
             what,
             impl.call(square, numbers, how),
             channels,
-            mistakes=wrong_axes | {_SWAPPED: channels.transpose(0, 1)},
+            mistakes={_SPREAD: columns, _SWAPPED: channels.transpose(0, 1)},
         )
     report.close("four positions by hand", call.result, expected, mistakes=mistakes)
     for name, positions in (("a sequence", (4,)), ("a clip", (2, 1, 2))):
         shape = (1, 2, *positions)
-        got = report.tensor(name, impl.call(_MAP.reshape(shape), transformed, how), shape)
+        got = impl.call(_MAP.reshape(shape), transformed, how)
+        got = report.tensor(name, got, shape, cause=_SPREAD)
         report.close(name, got, expected.reshape(shape), cause=_SPREAD)
     examples_apart(
         report, lambda x, t: impl.call(x, t, how), report.randn(3, 4, 2, 5), report.randn(3, 4)
@@ -563,9 +570,19 @@ def _check_block(report: Report, impl: Handle, case: tuple[str, str, str], size:
     if fusion == "add":
         identity_at_start(report, module, x, last)
     elif fusion == "scale":
-        _starts_at(report, module, x, x / 2, "a fresh block halves its input", last)
+        mistakes = {
+            "it starts at x, as add and 2scale do: scale is x · σ(t), and σ(0) = 1/2": x,
+            "x is added as well: scaling has no residual": 3 * x / 2,
+            "multiplied without a sigmoid": 0 * x,
+        }
+        _starts_at(report, "a fresh block halves its input", module, x, x / 2, last, mistakes)
     else:
-        _starts_at(report, module, x, x, "a fresh block is the identity", last)
+        mistakes = {
+            "the gate has no factor 2: σ(0) is 1/2": x / 2,
+            "x is added as well: scaling has no residual": 2 * x,
+            "multiplied without a sigmoid": 0 * x,
+        }
+        _starts_at(report, "a fresh block is the identity", module, x, x, last, mistakes)
     values = {"key": _KEY, "reduce": _DOWN, "out": _LINEAR if transform == "linear" else _UP}
     assignment = forward_equals(
         report,

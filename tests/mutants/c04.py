@@ -148,7 +148,7 @@ MUTANTS = {
         Mutant("ReLU in front", {_E3: "self.expand(self.reduce(context.relu()))"}, "in front of"),
         Mutant("sigmoid between", {".relu()": ".sigmoid()"}, "a sigmoid stands between"),
         Mutant("sigmoid at the end", {_E3: f"{_E3}.sigmoid()"}, "the gate belongs to the fusion"),
-        Mutant("residual", {_E3: f"context + {_E3}"}, "something else changes the result"),
+        Mutant("residual", {_E3: f"context + {_E3}"}, "residual belongs to the fusion"),
         Mutant(
             "multiplied", {_E3: f"context * {_E3}"}, "multiplied by the input: that is the fusion"
         ),
@@ -224,7 +224,7 @@ MUTANTS = {
         Mutant("clamped", {".relu()": ".clamp(0, 20)"}, "expected", hidden=True),
     ],
     "c04-e4": [
-        Mutant("t as it is", {_T: "t = transformed"}, "two shapes that do not fit"),
+        Mutant("t as it is", {_T: "t = transformed"}, "t met the wrong axes"),
         Mutant(
             "t at the columns",
             {_T: "t = transformed.view(*[1] * (x.dim() - 2), *transformed.shape)"},
@@ -327,7 +327,7 @@ MUTANTS = {
         Mutant(
             "always add",
             {_FUSED: _FUSED.replace("self.fusion", '"add"')},
-            "fusion scale was asked for, and add was used",
+            "it starts at x, as add and 2scale do",
         ),
         Mutant(
             "scale for 2scale",
@@ -343,7 +343,7 @@ MUTANTS = {
                     "self.fusion", 'self.fusion.replace("scale", "2scale").replace("22", "2")'
                 )
             },
-            "the factor 2 belongs to 2scale",
+            "it starts at x, as add and 2scale do",
         ),
         Mutant(
             "doubled residual",
@@ -449,6 +449,7 @@ MUTANTS = {
                 ).replace("return ", "return ")
             },
             "expected",
+            hidden=True,
         ),
     ],
 }
