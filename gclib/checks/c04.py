@@ -292,8 +292,8 @@ def e3(impl: Handle, report: Report) -> None:
     module_keeps_float32(report, impl, x, 4, ratio=2)
     narrow = build(report, impl, 12, ratio=5)
     find_roles(report, narrow, {"reduce": (2, 12), "out": (12, 2)}, "12 channels, ratio=5: width 2")
-    default = build(report, impl, 32)
-    find_roles(report, default, {"reduce": (2, 32), "out": (32, 2)}, "the default ratio is 16")
+    default = build(report, impl, 240)  # 15 or 17 would give another width
+    find_roles(report, default, {"reduce": (15, 240), "out": (240, 15)}, "the default ratio is 16")
 
 
 def _starts_at(
@@ -533,10 +533,10 @@ def e5(impl: Handle, report: Report) -> None:
             with report.group(f"{pooling}, {transform}, {fusion}{name}"):
                 _check_block(report, impl, case, sizes[(number + _HOWS.index(fusion)) % 3])
     with report.group("the defaults are attention, bottleneck, add and ratio=16"):
-        module = build(report, impl, 32)
-        shapes = {"key": (1, 32), "reduce": (2, 32), "out": (32, 2)}
+        module = build(report, impl, 240)
+        shapes = {"key": (1, 240), "reduce": (15, 240), "out": (240, 15)}
         found = find_roles(report, module, shapes, "layers of the default block")
-        identity_at_start(report, module, report.randn(2, 32, 2, 3), found[0]["out"])
+        identity_at_start(report, module, report.randn(2, 240, 2, 3), found[0]["out"])
     with report.group("unknown names are refused"):
         for option in ("pooling", "transform", "fusion"):
             for name in ("max", ""):
