@@ -27,6 +27,7 @@ _NAMES = {
     ),
     "pair": ("pair", "w_f", "wf", "concat", "concat_project", "f"),
     "conv": ("conv", "branch", "layer"),
+    "reduce": ("reduce", "down", "squeeze", "fc1", "linear1", "conv1", "w_1", "w1", "w_v1", "wv1"),
 }
 _AFFIXES = ("conv", "proj", "projection", "weight", "layer", "linear")
 _BIAS = re.compile(r"(^|_)b(_|$)|bias")
