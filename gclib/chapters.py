@@ -34,6 +34,7 @@ class Chapter:
 CHAPTERS = (
     Chapter("00", "start", "Start here"),
     Chapter("01", "non_local", "The non-local block"),
+    Chapter("05", "global_context", "The global context block"),
 )
 
 
