@@ -226,24 +226,21 @@ def gc_layers(
 
 _WEIGHTS = {
     "key": _numbers([[0, 0, 0, 0, 0, 1]]),  # reads channel 5
-    "reduce": torch.eye(3, 6).double(),  # reads channels 0, 1, 2
+    "reduce": torch.eye(3, 6).double() / 10,  # a tenth of the channels 0, 1, 2
     "norm": _numbers([2, 1, 3]),
     "out": _numbers([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [0, 1, -1], [0, 0, 2]]),
 }
 _BIASES = {"norm": _numbers([0, 1, 0])}
-_S1, _S2 = sqrt(2 + 1e-5), sqrt(6 + 1e-5)  # roots of the variances of (4, 1, 1) and (0, 3, 6)
-_CONTEXTS = _numbers([[4, 1, 1, 9, 9, 0], [0, 3, 6, -9, 9, 5]])
-_TRANSFORMED = _numbers(
-    [
-        [4 / _S1, 1 - 1 / _S1, 0, 4 / _S1 + 1 - 1 / _S1, 1 - 1 / _S1, 0],
-        [0, 1, 9 / _S2, 1, 1 - 9 / _S2, 18 / _S2],
-    ]
-)
+# W_v1 gives (0.4, 0.1, 0.1) and (-0.1, 0.2, 0.5): means 0.2, variances 0.02 and 0.06.
+_S1, _S2 = sqrt(0.02 + 1e-5), sqrt(0.06 + 1e-5)
+_CONTEXTS = _numbers([[4, 1, 1, 9, 9, 0], [-1, 2, 5, -9, 9, 5]])
+_A, _B, _C = 0.4 / _S1, 1 - 0.1 / _S1, 0.9 / _S2
+_TRANSFORMED = _numbers([[_A, _B, 0, _A + _B, _B, 0], [0, 1, _C, 1, 1 - _C, 2 * _C]])
 
 
 def _transform_mistakes(context: Tensor) -> dict[str, Tensor | tuple[Tensor, ...]]:
     """Wrong results of the toy transform on contexts ``(N, 6)``."""
-    h, weight, bias = context[:, :3], _WEIGHTS["norm"], _BIASES["norm"]
+    h, weight, bias = context[:, :3] / 10, _WEIGHTS["norm"], _BIASES["norm"]
     out = _WEIGHTS["out"].T
     centred = h - h.mean(1, keepdim=True)
     variance = centred.square().mean(1, keepdim=True)
@@ -286,6 +283,13 @@ def _transform_mistakes(context: Tensor) -> dict[str, Tensor | tuple[Tensor, ...
     }
 
 
+def _randomise(report: Report, module: ModuleHandle, x: Tensor, assignment: Assignment) -> None:
+    """Random weights, and a shift with which ReLU lets something through."""
+    randomise(report, module, x)
+    shift = assignment["norm"].bias
+    module.load({shift: 1 + report.randn(*module.parameters()[shift]).abs()})
+
+
 @exercise(
     "c05-e2",
     "the transform",
@@ -318,7 +322,7 @@ def e2(impl: Handle, report: Report) -> None:
         biases=_BIASES,
         mistakes=_transform_mistakes(_CONTEXTS),
     )
-    randomise(report, module, x)
+    _randomise(report, module, x, assignment)
     examples_apart(report, module.forward, x)
     every_weight_learns(report, module, x, assignment)
     same_in_eval_mode(report, module, x)
@@ -329,8 +333,8 @@ def e2(impl: Handle, report: Report) -> None:
     gc_layers(report, build(report, impl, 32), 32, 2, key=False)
 
 
-# Three positions with weights 1/4, 1/2, 1/4: their context is (4, 1, 1, ...), the toy's first.
-_POSITIONS = _numbers([[8, 4, 0, 1, 0, 0], [4, 0, 2, 0, 1, log(2)], [0, 0, 0, 2, 0, 0]])
+# Three positions with weights 1/4, 1/2, 1/4: their context is (-1, 2, 5, ...), as the second above.
+_POSITIONS = _numbers([[-4, 0, 4, 1, 0, 0], [0, 4, 4, 0, 1, log(2)], [0, 0, 8, 2, 0, 0]])
 _ATTENTION = _numbers([1 / 4, 1 / 2, 1 / 4])
 
 
@@ -341,10 +345,11 @@ def _as_map(positions: Tensor) -> Tensor:
 
 def _transformed(weights: Tensor) -> Tensor:
     """What the toy adds if positions are weighted like this."""
-    return _transform_of((weights @ _POSITIONS)[:3])
+    return _transform_of(weights @ _POSITIONS)
 
 
-def _transform_of(h: Tensor) -> Tensor:
+def _transform_of(context: Tensor) -> Tensor:
+    h = context[:3] / 10
     centred = h - h.mean()
     normed = centred / (centred.square().mean() + 1e-5).sqrt()
     return (normed * _WEIGHTS["norm"] + _BIASES["norm"]).relu() @ _WEIGHTS["out"].T
@@ -353,7 +358,7 @@ def _transform_of(h: Tensor) -> Tensor:
 def _block_mistakes() -> dict[str, Tensor | tuple[Tensor, ...]]:
     logits = _numbers([0, log(2), 0])
     context = _ATTENTION @ _POSITIONS
-    right = _TRANSFORMED[0]
+    right = _TRANSFORMED[1]
     weights = {
         "softmax is never called: the logits themselves are the weights": logits,
         "softmax over an axis of size 1 gives weights of 1: it runs over the positions": (
@@ -381,9 +386,9 @@ def _block_mistakes() -> dict[str, Tensor | tuple[Tensor, ...]]:
             _POSITIONS + _ATTENTION[:, None] * right
         ),
     }
-    mixed = _ATTENTION @ _as_map(_POSITIONS).reshape(3, 6)
-    mistakes["the map is cut with reshape: positions and channels are mixed"] = _as_map(
-        _POSITIONS + _transform_of(mixed[:3])
+    mixed = _as_map(_POSITIONS).reshape(3, 6)
+    mistakes["the map is cut with reshape: positions and channels are mixed"] = tuple(
+        _as_map(_POSITIONS + _transform_of(w @ mixed)) for w in (_ATTENTION, mixed[:, 5].softmax(0))
     )
     for cause, result in _transform_mistakes(context[None]).items():
         results = result if isinstance(result, tuple) else (result,)
@@ -411,6 +416,13 @@ def check_block(report: Report, impl: Handle, options: dict, narrow: dict) -> No
             got="z = x / 2",
             cause="scaled by a sigmoid, which is 1/2 at the start: the GC block adds",
         )
+    if isinstance(start, Tensor) and start.shape == (2, 6, 1, 1):
+        report.fail(
+            "a fresh block is the identity",
+            expected="z = x",
+            got="shape (2, 6, 1, 1)",
+            cause="the residual is forgotten: the input is not added back",
+        )
     identity_at_start(report, module, x, found[0]["out"])
     assignment = forward_equals(
         report,
@@ -419,11 +431,11 @@ def check_block(report: Report, impl: Handle, options: dict, narrow: dict) -> No
         found,
         _WEIGHTS,
         _as_map(_POSITIONS),
-        _as_map(_POSITIONS + _TRANSFORMED[0]),
+        _as_map(_POSITIONS + _TRANSFORMED[1]),
         biases=_BIASES,
         mistakes=_block_mistakes(),
     )
-    randomise(report, module, x)
+    _randomise(report, module, x, assignment)
     added = module.forward(x) - x
     report.close(
         "every position receives the same",
@@ -435,6 +447,7 @@ def check_block(report: Report, impl: Handle, options: dict, narrow: dict) -> No
     examples_apart(report, module.forward, x)
     every_weight_learns(report, module, x, assignment, dead=("key",))
     same_in_eval_mode(report, module, x)
+    module.load({assignment["key"].weight: 100 * report.randn(1, 6)})
     large_inputs_stay_finite(report, module, x)
     fresh = build(report, impl, 6, **options)
     learns_from_the_start(report, fresh, x, assignment, dead=("key",))
@@ -459,7 +472,7 @@ def e3(impl: Handle, report: Report) -> None:
 
 # C, ratio, C', and the sum written out: W_k, W_v1, LayerNorm, W_v2.
 _COUNTS = (
-    (4, 2, 2, 5 + 10 + 4 + 12),
+    (12, 4, 3, 13 + 39 + 6 + 48),
     (512, 16, 32, 513 + 16_416 + 64 + 16_896),
     (1024, 16, 64, 1025 + 65_600 + 128 + 66_560),
     (2048, 16, 128, 2049 + 262_272 + 256 + 264_192),
@@ -514,7 +527,7 @@ def e4(impl: Handle, report: Report) -> None:
         )
 
 
-_ONE_BY_ONE = "count layer by layer with C = 4, r = 2: 5, 10, 4 and 12"
+_ONE_BY_ONE = "count layer by layer with C = 12, r = 4: 13, 39, 6 and 48"
 
 KINDS = (
     "softmax never called",

@@ -118,7 +118,7 @@ MUTANTS = {
         Mutant("weight not zero", {_ZERO_WEIGHT: ""}, _ZERO),
         Mutant("bias not zero", {_ZERO_BIAS: ""}, _ZERO),
         Mutant("ratio times", {_INNER: "inner = in_channels * ratio"}, "the inner width"),
-        Mutant("ratio ignored", {_INNER: "inner = in_channels // 16 or 1"}, "inner width"),
+        Mutant("ratio ignored", {_INNER: "inner = 4"}, "inner width"),
         Mutant(
             "norm behind",
             {
