@@ -330,7 +330,7 @@ def e2(impl: Handle, report: Report) -> None:
     learns_from_the_start(report, fresh, x, assignment)
     blocks_are_apart(report, impl, x, 6, ratio=2)
     module_keeps_float32(report, impl, x, 6, ratio=2)
-    gc_layers(report, build(report, impl, 32), 32, 2, key=False)
+    gc_layers(report, build(report, impl, 240), 240, 15, key=False)
 
 
 # Three positions with weights 1/4, 1/2, 1/4: their context is (-1, 2, 5, ...), as the second above.
@@ -454,7 +454,7 @@ def check_block(report: Report, impl: Handle, options: dict, narrow: dict) -> No
     blocks_are_apart(report, impl, x, 6, **options)
     module_keeps_float32(report, impl, x, 6, **options)
     gc_layers(report, build(report, impl, 8, **narrow), 8, 2, key=True)
-    gc_layers(report, build(report, impl, 32), 32, 2, key=True)
+    gc_layers(report, build(report, impl, 240), 240, 15, key=True)
 
 
 @exercise(
