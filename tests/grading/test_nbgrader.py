@@ -24,6 +24,8 @@ import sys, warnings
 warnings.warn("a library's warning")
 print("a student's debugging", file=sys.stderr)
 """
+# Through real nbgrader, each exercise hands in so many of its mutants; in-process checks run all.
+MUTANTS = 8
 
 
 def noisy(source: str) -> str:
@@ -97,14 +99,14 @@ def empty_metadata(cells):
 
 @pytest.fixture(scope="session")
 def classes(tmp_path_factory):
-    """The classes of both chapters, graded side by side."""
+    """The classes of all chapters, graded two at a time."""
     rooms = {}
     for chapter in CHAPTERS:
         room = Classroom(tmp_path_factory.mktemp(f"class{chapter.number}"), chapter)
         hand_in(room)
         rooms[chapter.number] = room
     hand_in_damaged(rooms["01"])
-    with ThreadPoolExecutor(len(rooms)) as pool:
+    with ThreadPoolExecutor(2) as pool:
         return dict(zip(rooms, pool.map(graded, rooms.values()), strict=True))
 
 
@@ -155,7 +157,7 @@ def hand_in(room: Classroom) -> None:
     room.submit("blank")
     room.submit("reference", answers)
     room.submit("noisy", {name: noisy(source) for name, source in answers.items()})
-    for k in range(max(len(found) for found in wrong.values())):
+    for k in range(MUTANTS):
         chosen = {name: found[k % len(found)] for name, found in wrong.items()}
         room.submit(
             f"mutant_{k:02d}",
@@ -249,7 +251,7 @@ def test_hidden_checks_do_not_leak_into_feedback(classes, class_01):
         pages = [
             path.read_text(encoding="utf-8") for path in (room.folder / "feedback").rglob("*.html")
         ]
-        assert len(pages) > 20
+        assert len(pages) > 10
         for page in pages:
             text = html.unescape(re.sub("<[^>]*>", "", page))
             assert "hidden_checks" not in text
