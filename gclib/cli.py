@@ -62,20 +62,21 @@ def build_parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_data)
 
     command = commands.add_parser("train", help="train; of the data sets, scenes is the lab")
-    command.add_argument("dataset", choices=["scenes"])
+    command.add_argument("dataset", choices=["scenes", "cifar10"])
     command.add_argument(
         "--row",
         nargs="+",
         required=True,
         metavar="ID",
-        help="lab rows, or: all; --row ? lists them",
+        help="rows, or: all; --row ? lists them",
     )
     command.add_argument(
         "--seeds", type=_seeds, default=range(1, 6), metavar="A-B", help="default: 1-5"
     )
     command.add_argument(
-        "--out", type=Path, default=Path("runs/scenes"), metavar="DIR", help="default: runs/scenes"
+        "--out", type=Path, metavar="DIR", help="where logs go; default: runs/<data set>"
     )
+    command.add_argument("--data", type=Path, metavar="DIR", help="where CIFAR-10 is")
     command.add_argument("--workers", type=int, metavar="N", help="default: one for each core")
     command.add_argument("--checkpoints", action="store_true", help="keep the first seed's weights")
     command.set_defaults(run=_train)
@@ -274,22 +275,29 @@ def _data(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from gclib.training.scenes import LAB_ROWS, find_lab_row, run_many
+    from gclib.datasets import BrokenData
+    from gclib.training import cifar10, scenes
 
+    rows = scenes.LAB_ROWS if options.dataset == "scenes" else cifar10.CIFAR10_ROWS
     if options.row == ["?"]:
-        print("\n".join(LAB_ROWS))
+        print("\n".join(rows))
         return 0
-    rows = list(LAB_ROWS) if options.row == ["all"] else options.row
     if options.workers is not None and options.workers < 1:
         return _fail(f"--workers {options.workers}: expected at least 1")
+    chosen = list(rows) if options.row == ["all"] else options.row
+    folder = options.out or Path("runs", options.dataset)
+    checkpoints = folder / "checkpoints" if options.checkpoints else None
+    how = {"workers": options.workers, "checkpoints": checkpoints}
     try:
-        for row in rows:
-            find_lab_row(row)
-        checkpoints = options.out / "checkpoints" if options.checkpoints else None
-        run_many(rows, options.seeds, options.out, workers=options.workers, checkpoints=checkpoints)
-    except (ValueError, OSError) as error:
+        if options.dataset == "scenes":
+            scenes.run_many(chosen, options.seeds, folder, **how)
+        elif options.data is None:
+            return _fail("--data DIR is missing: the folder that holds CIFAR-10")
+        else:
+            cifar10.run_many(chosen, options.seeds, folder, data=options.data, **how)
+    except (BrokenData, ValueError, OSError) as error:
         return _fail(error)
-    print(f"The logs are in {options.out}.")
+    print(f"The logs are in {folder}.")
     return 0
 
 

@@ -30,7 +30,10 @@ class SceneNet(nn.Module):
 
         self.features = nn.Sequential(*layer(3, 1), *layer(width, 2), *layer(width, 2))
         self.head = nn.Sequential(
-            nn.Conv2d(width, width, 1), nn.ReLU(), nn.Conv2d(width, classes, 1)
+            nn.Conv2d(width, width, 1, bias=False),
+            nn.BatchNorm2d(width),  # as after a block of a ResNet; without it some seeds get stuck
+            nn.ReLU(),
+            nn.Conv2d(width, classes, 1),
         )
         # Made last, so that with one seed all blocks stand in the same network.
         self.block = nn.Identity() if block is None else block

@@ -7,7 +7,8 @@ import pytest
 from gclib.cli import main
 from gclib.paper.claims import CLAIMS, COMPARISONS, MARGIN
 from gclib.paper.ledger import VERDICTS, find_entry, judge, ledger
-from gclib.training.scenes import LAB_ROWS, log_path, write_json
+from gclib.training.runs import log_path, write_json
+from gclib.training.scenes import LAB_ROWS
 
 
 def write_runs(folder, row, accuracies):

@@ -9,6 +9,7 @@ from gclib.blocks import NonLocalBlock
 from gclib.cli import main
 from gclib.datasets import make_scenes
 from gclib.models import SceneNet
+from gclib.training import runs
 from gclib.training import scenes as lab
 from gclib.training.loop import Recipe
 
@@ -75,12 +76,12 @@ def test_distances_of_a_block_whose_maps_are_known(small):
 
 
 def test_what_is_done_stays_done(small, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(lab, "ProcessPoolExecutor", Serial)
+    monkeypatch.setattr(runs, "ProcessPoolExecutor", Serial)
     lab.run_many(["mini/context_none"], [1, 2], tmp_path, checkpoints=tmp_path / "weights")
     said = capsys.readouterr().out
     assert "mini/context_none seed 1: accuracy" in said
     assert "2/2  mini/context_none" in said
-    assert [log["seed"] for log in lab.read_runs(tmp_path, "mini/context_none")] == [1, 2]
+    assert [log["seed"] for log in runs.read_runs(tmp_path, "mini/context_none")] == [1, 2]
     weights = torch.load(tmp_path / "weights/mini-context_none.pt", weights_only=True)
     SceneNet(16).load_state_dict(weights)
     lab.run_many(["mini/context_none"], [1, 2, 3], tmp_path)
@@ -88,7 +89,7 @@ def test_what_is_done_stays_done(small, tmp_path, capsys, monkeypatch):
     assert "1/1  mini/context_none seed 3" in said
     monkeypatch.setattr(lab, "RECIPES", dict.fromkeys(lab.RECIPES, Recipe(steps=2, batch_size=8)))
     lab.run_many(["mini/context_none"], [1], tmp_path)  # another recipe: the old runs do not count
-    assert [log["seed"] for log in lab.read_runs(tmp_path, "mini/context_none")] == [1]
+    assert [log["seed"] for log in runs.read_runs(tmp_path, "mini/context_none")] == [1]
 
 
 class Serial:
@@ -130,7 +131,7 @@ def test_shipped_logs_are_of_the_rows_and_recipes_of_this_version(pytestconfig):
     for path in shipped(pytestconfig):
         for log in json.loads(path.read_text(encoding="utf-8")):
             row = lab.find_lab_row(log["row"])
-            assert path.name == lab.log_path(path.parent, log["row"]).name
+            assert path.name == runs.log_path(path.parent, log["row"]).name
             assert log["config"] == lab.config_of(row, lab.RECIPES[row.task])
 
 
