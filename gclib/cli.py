@@ -86,6 +86,9 @@ def build_parser() -> argparse.ArgumentParser:
     form = command.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="as a JSON list")
     form.add_argument("--markdown", action="store_true", help="as docs/LEDGER.md")
+    form.add_argument(
+        "--figure", type=Path, metavar="FILE", help="draw what was measured in small (.svg, .png)"
+    )
     command.set_defaults(run=_ledger)
     return parser
 
@@ -315,6 +318,14 @@ def _ledger(options: argparse.Namespace) -> int:
         print(as_json(entries))
     elif options.markdown:
         print(as_markdown(entries), end="")
+    elif options.figure:
+        from gclib.paper.figure import save
+
+        try:
+            save(entries, options.figure)
+        except (ValueError, OSError) as error:
+            return _fail(error)
+        print(f"Wrote {options.figure}.")
     else:
         print("\n".join(as_text(entries)))
     return 0

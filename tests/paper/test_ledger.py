@@ -83,6 +83,41 @@ def test_the_page_is_current(pytestconfig, capsys):
     assert page == capsys.readouterr().out
 
 
+def texts_of(svg):
+    from xml.etree import ElementTree
+
+    return {e.text for e in ElementTree.fromstring(svg).iter() if e.tag.endswith("}text")}
+
+
+def test_the_figure_is_current(pytestconfig, tmp_path, capsys):
+    path = tmp_path / "ledger.svg"
+    assert main(["ledger", "--figure", str(path)]) == 0
+    shown = texts_of(path.read_text(encoding="utf-8"))
+    for entry in ledger():
+        if entry.interval:
+            assert f"{entry.row} ({entry.table}, {entry.seeds} seeds)" in shown
+            assert entry.verdict in shown
+    shipped = (pytestconfig.rootpath / "docs/ledger.svg").read_text(encoding="utf-8")
+    assert texts_of(shipped) == shown
+    assert main(["ledger", "--figure", str(tmp_path / "ledger.gif")]) == 2
+    assert "ends in .svg, .png or .pdf" in capsys.readouterr().err
+    assert main(["ledger", "--table", "5a", "--figure", str(path)]) == 2
+    assert "no entry was measured in small" in capsys.readouterr().err
+
+
+def test_three_seeds_are_shown_but_decide_nothing(tmp_path):
+    distances = {"all/cosine/input": 0.3, "all/cosine/attention": 0.1}
+    logs = [
+        {"seed": seed, "trained": distances, "untrained": {"all/cosine/attention": 0.02}}
+        for seed in (1, 2, 3)
+    ]
+    write_json(log_path(tmp_path, "cifar10/nl_gaussian"), logs)
+    entry = find_entry("small/distance_cifar10_gaussian", ledger(tmp_path))
+    assert (entry.value, entry.seeds, entry.verdict) == (0.2, 3, "undecided")
+    assert entry.command == "gclib train cifar10 --data DIR --row cifar10/nl_gaussian --seeds 1-3"
+    assert entry.method.endswith("between maps 0.1, before training 0.02")
+
+
 def test_at_a_terminal(capsys):
     assert main(["ledger", "--table", "2a", "--json"]) == 0
     entries = json.loads(capsys.readouterr().out)
