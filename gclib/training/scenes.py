@@ -37,6 +37,7 @@ from gclib.blocks._arguments import check_choice
 from gclib.blocks.non_local import INSTANTIATIONS
 from gclib.datasets import Scenes, make_scenes
 from gclib.models.scene_net import SceneNet
+from gclib.paper.ledger import read_runs, runs_folder
 from gclib.training import runs
 from gclib.training.loop import Recipe, batches, config_hash
 from gclib.training.runs import distances_of, fit_and_log, rounded
@@ -243,3 +244,25 @@ def run_many(
     rows = [find_lab_row(row_id) for row_id in row_ids]
     wanted = {row.id: config_of(row, RECIPES[row.task])["hash"] for row in rows}
     runs.run_many(run, wanted, seeds, folder, workers=workers, checkpoints=checkpoints)
+
+
+def logs_of(
+    row_id: str, *, retrain: bool = False, seeds: Iterable[int] = range(1, 6)
+) -> list[dict[str, Any]]:
+    """Logs of a row for a notebook; one printed line where there are none.
+
+    Args:
+        row_id: for example ``"mini/pairing_nl"``.
+        retrain: train the row here and now, into ``runs/scenes``, and read that; what was trained
+            before is not trained again. Default: the logs that come with the course.
+        seeds: of the training.
+    """
+    find_lab_row(row_id)
+    folder = runs_folder()
+    if retrain:
+        folder = Path("runs", "scenes")
+        run_many([row_id], seeds, folder)
+    logs = read_runs(folder, row_id)
+    if not logs:
+        print(f"logs of {row_id} are not here: gclib train scenes --row {row_id}")
+    return logs

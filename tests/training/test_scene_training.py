@@ -9,6 +9,7 @@ from gclib.blocks import NonLocalBlock
 from gclib.cli import main
 from gclib.datasets import make_scenes
 from gclib.models import SceneNet
+from gclib.paper.ledger import runs_folder
 from gclib.training import runs
 from gclib.training import scenes as lab
 from gclib.training.loop import Recipe
@@ -90,6 +91,23 @@ def test_what_is_done_stays_done(small, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(lab, "RECIPES", dict.fromkeys(lab.RECIPES, Recipe(steps=2, batch_size=8)))
     lab.run_many(["mini/context_none"], [1], tmp_path)  # another recipe: the old runs do not count
     assert [log["seed"] for log in runs.read_runs(tmp_path, "mini/context_none")] == [1]
+
+
+def test_a_notebook_reads_shipped_logs_or_trains(small, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(runs, "ProcessPoolExecutor", Serial)
+    monkeypatch.chdir(tmp_path)
+    assert lab.logs_of("mini/context_nl") == runs.read_runs(runs_folder(), "mini/context_nl")
+    assert not list(tmp_path.iterdir())
+    made = lab.logs_of("mini/context_nl", retrain=True, seeds=[7])
+    assert [log["seed"] for log in made] == [7]
+    assert "seed 7: accuracy" in capsys.readouterr().out
+    assert lab.logs_of("mini/context_nl", retrain=True, seeds=[7]) == made
+    assert "seed 7" not in capsys.readouterr().out  # not trained twice
+    monkeypatch.setattr(lab, "runs_folder", lambda: tmp_path)
+    assert lab.logs_of("mini/context_se") == []
+    assert "gclib train scenes --row mini/context_se" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="did you mean 'mini/context_nl'"):
+        lab.logs_of("mini/context_n1")
 
 
 class Serial:
