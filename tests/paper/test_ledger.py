@@ -97,7 +97,7 @@ def test_the_figure_is_current(pytestconfig, tmp_path, capsys):
         if entry.interval:
             assert f"{entry.row} ({entry.table}, {entry.seeds} seeds)" in shown
             assert entry.verdict in shown
-    shipped = (pytestconfig.rootpath / "docs/ledger.svg").read_text(encoding="utf-8")
+    shipped = (pytestconfig.rootpath / "docs/figures/ledger.svg").read_text(encoding="utf-8")
     assert texts_of(shipped) == shown
     assert main(["ledger", "--figure", str(tmp_path / "ledger.gif")]) == 2
     assert "ends in .svg, .png or .pdf" in capsys.readouterr().err
