@@ -208,6 +208,8 @@ def _heat(axis: Axes, matrix: Tensor, limits: tuple[float, float]) -> None:
     for i in range(height):
         for j in range(width):
             value = matrix[i, j].item()
+            if abs(value) < 1e-6 * max(abs(low), abs(high)):
+                value = 0.0  # rounding: "6e-08" would only puzzle
             dark = (value - low) < 0.55 * ((high - low) or 1)
             axis.text(
                 j,

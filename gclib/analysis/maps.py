@@ -181,7 +181,16 @@ def _mark(
     for colour, line in (("white", 2.5), (COLOURS[1], 1.2)):
         axis.scatter(x, y, s=70, facecolors="none", edgecolors=colour, linewidths=line)
     if text:
-        axis.annotate(text, (x, y), (4, 4), textcoords="offset points", color="white", size=8)
+        right = x > 0.85 * width  # there the text stands on the left, inside of the image
+        axis.annotate(
+            text,
+            (x, y),
+            (-5 if right else 5, 4),
+            textcoords="offset points",
+            color="white",
+            size=8,
+            ha="right" if right else "left",
+        )
 
 
 def _argmax(map_: Tensor) -> Position:

@@ -303,7 +303,7 @@ def as_markdown(entries: list[Entry]) -> str:
         "trained networks; `gclib ledger --table 1 --json` also says what they were before "
         "training.",
         "",
-        "![What was measured in small: differences with intervals and verdicts](figures/ledger.svg)",
+        "![Measured in small: differences with intervals and verdicts](figures/ledger.svg)",
         "",
         "| verdict | entries |",
         "|---|---|",
