@@ -8,7 +8,7 @@ MEAN, SPREAD = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)  # of CIFAR-10's pixels
 
 
 class CifarNet(nn.Module):
-    """Three 3×3 convolutions, a block on 16×16 positions, a fourth convolution, a classifier.
+    """Two 3×3 convolutions, a block on 16×16 positions, a third convolution, a classifier.
 
     Args:
         classes: number of classes.
