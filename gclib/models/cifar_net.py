@@ -28,9 +28,7 @@ class CifarNet(nn.Module):
             return [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]
 
         width = self.width
-        self.features = nn.Sequential(
-            *layer(3, 32, 1), *layer(32, width, 2), *layer(width, width, 1)
-        )
+        self.features = nn.Sequential(*layer(3, 32, 2), *layer(32, width, 1))
         self.head = nn.Sequential(
             *layer(width, 128, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, classes)
         )

@@ -135,7 +135,8 @@ def run_many(
     Raises:
         BrokenData: ``data`` does not hold CIFAR-10.
     """
-    photographs(data, "test")  # a wrong folder is said before processes start
+    for part in ("train", "test"):  # read before processes start, which then share it
+        photographs(data, part)
     wanted = {}
     for row_id in row_ids:
         find_cifar10_row(row_id)
