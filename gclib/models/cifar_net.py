@@ -8,11 +8,11 @@ MEAN, SPREAD = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)  # of CIFAR-10's pixels
 
 
 class CifarNet(nn.Module):
-    """Two 3×3 convolutions, a block on 16×16 positions, a third convolution, a classifier.
+    """Two 3×3 convolutions, a block on 8×8 positions, a third convolution, a classifier.
 
     Args:
         classes: number of classes.
-        block: a module that maps ``(N, 64, 16, 16)`` to the same shape; None for no block.
+        block: a module that maps ``(N, 64, 8, 8)`` to the same shape; None for no block.
 
     Shape: images ``(N, 3, 32, 32)``, uint8 or 0 to 255 → logits ``(N, classes)``.
     """
@@ -28,9 +28,9 @@ class CifarNet(nn.Module):
             return [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]
 
         width = self.width
-        self.features = nn.Sequential(*layer(3, 32, 2), *layer(32, width, 1))
+        self.features = nn.Sequential(*layer(3, 32, 2), *layer(32, width, 2))
         self.head = nn.Sequential(
-            *layer(width, 128, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, classes)
+            *layer(width, 128, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, classes)
         )
         # Made last, so that with one seed all blocks stand in the same network.
         self.block = nn.Identity() if block is None else block

@@ -29,7 +29,7 @@ from gclib.training import runs
 from gclib.training.loop import Recipe, batches, config_hash
 from gclib.training.runs import distances_of, fit_and_log, rounded
 
-RECIPE = Recipe(steps=1600, batch_size=64, lr=4e-3, weight_decay=5e-4)  # about 2 epochs
+RECIPE = Recipe(steps=1200, batch_size=128, lr=4e-3, weight_decay=5e-4)  # about 3 epochs
 MEASURED_IMAGES = 100  # whose distances are averaged
 
 # None: no block.
