@@ -202,6 +202,20 @@ def _cosine_mistakes() -> dict[str, Tensor | tuple[Tensor, ...]]:
         "only neighbours are compared: the average runs over all pairs": _numbers(
             [(1 - (0 + 0 - 0.6) / 3) / 2, 0]
         ),
+        "each pair is counted once: (i, j) and (j, i) both count, of L² pairs": _numbers([0.31, 0]),
+        "only the first position is compared with all: average over both axes": _numbers(
+            [0.425, 0]
+        ),
+        "negative cosines became zero: opposite vectors have the distance 1": _numbers([0.2875, 0]),
+        "divided by the sum of absolute values, or by the largest: the length is the root of the "
+        "sum of squares": (
+            distance(_VECTORS / _VECTORS.abs().sum(2, keepdim=True)),
+            distance(_VECTORS / _VECTORS.abs().amax(2, keepdim=True)),
+        ),
+        "a mean is subtracted first: the formula has none": _numbers([0.375, 0.5]),
+        "channels are compared: the vectors belong to positions": distance(
+            (_VECTORS / _VECTORS.norm(dim=1, keepdim=True)).mT
+        ),
         "this is the angle, not the cosine": _numbers(
             [(_COSINES.acos() / torch.pi).mean().item(), 0]
         ),
@@ -307,6 +321,7 @@ def e3(impl: Handle, report: Report) -> None:
             (1 - units_mean.sum(1)) / 2,
             (1 - units_mean.sum(1).square()) / 2,
         ),
+        "only the squared length is halved: subtract it from 1, then halve": 1 - square / 2,
         **_cosine_mistakes(),
     }
     _is_average_cosine(impl, report, mistakes)
@@ -391,6 +406,12 @@ def e4(impl: Handle, report: Report) -> None:
             "the logarithm is not weighted with p and q": (
                 _numbers([(log(1.5) + log(0.75) - _LN2 + log(1.25)) / 2, 0])
             ),
+            "the middle is compared with p and q: m stands inside of the logarithm alone": _numbers(
+                [(-log(1.5) / 3 + 2 / 3 * log(4 / 3) + _LN2 / 3 + 2 / 3 * log(0.8)) / 2, 0]
+            ),
+            "this is the cosine distance: exercise 4 has logarithms": _numbers(
+                [(1 - 3 / sqrt(13)) / 2, 0]
+            ),
             "half the sum of differences: this is the total variation": _numbers([1 / 3, 0]),
             "this is the mean of the two entropies": _numbers([(entropy_p + entropy_q) / 2, _LN2]),
         },
@@ -404,8 +425,8 @@ def e4(impl: Handle, report: Report) -> None:
                 what,
                 expected="ln 2 / 2, 0.3183, 0 and ln 2",
                 got="NaN or infinity",
-                cause="log 0 is -infinity, and 0 · -infinity is NaN: use torch.xlogy, or take the "
-                "logarithm only where the number is not 0",
+                cause="log 0 is -infinity, and 0 · -infinity is NaN; where p and q are both 0, p/m "
+                "is 0/0, NaN even in xlogy: write xlogy(p, p) - xlogy(p, m)",
             )
         if not fits(zeros.result, right) and fits(zeros.result, right, 1e-3):
             report.fail(
@@ -511,6 +532,9 @@ def e5(impl: Handle, report: Report) -> None:
             ),
             "softmax a second time: the rows are distributions already": _again(_MAPS),
             "not halved: see exercise 4": 2 * _AVERAGES,
+            "the logarithm to base 2: the natural one is asked for": _AVERAGES / _LN2,
+            "a root is taken of each distance: the paper's JSD has no root": _AVERAGES / sqrt(_LN2),
+            "this is the cosine distance of the rows: use jsd": _numbers([2 / 9, 0]),
         },
     )
     disjoint = torch.eye(4).double()[None]

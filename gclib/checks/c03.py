@@ -99,6 +99,15 @@ def e1(impl: Handle, report: Report) -> None:
             "all positions have the same weight: W_k is not used": torch.full_like(expected, 0.25),
             "the channels are summed without W_k": x.sum(1).softmax(1),
             "the examples changed places": expected.flip(0),
+            "the scores are divided by their sum, without exp": scores
+            / scores.sum(1, keepdim=True),
+            "divided by the length of the row: a softmax divides by the sum": (
+                exponentials / exponentials.norm(dim=1, keepdim=True)
+            ),
+            "powers of 2: the softmax has e": (log(2) * scores).softmax(1),
+            "only the largest score counts: a softmax gives every position a weight": _numbers(
+                [[0, 0, 1, 0], [0, 1, 0, 0]]
+            ),
         },
     )
     large = _numbers([[[1e4, 1e4 + log(3)], [0, 0]], [[-1e4, -1e4], [0, 0]]])
@@ -140,6 +149,11 @@ def _context_mistakes() -> dict[str, Tensor | tuple[Tensor, ...]]:
         "only the position with the largest weight is taken": _numbers([[24, 0]]),
         "the weights are squared": with_weights(_WEIGHTS.square()),
         "this is the sigmoid of the scores, not the softmax": with_weights(_SCORES.sigmoid()),
+        "the largest term of each channel is taken: equation 2 has a sum": (
+            (_WEIGHTS[:, None] * _VALUES_SEEN).amax(0)[None]
+        ),
+        "divided by √C: equation 2 has no scale": _CONTEXT / sqrt(3),
+        "a second softmax, over the channels of the result": _CONTEXT.softmax(1),
         "the order of the positions was turned around": with_weights(_WEIGHTS.flip(0)),
         "negative values became zero: equation 2 has no ReLU": (
             (_WEIGHTS @ _VALUES_SEEN.relu())[None]
@@ -366,6 +380,11 @@ def _block_mistakes() -> dict[str, Tensor]:
         "divided by the number of positions as well": with_weights(_WEIGHTS / 4),
         "divided by √C: equation 2 has no scale": with_weights((_SCORES / sqrt(3)).softmax(0)),
         "W_v is not used: this is the pooled input": _POSITIONS + _POOLED,
+        "softmax a second time": with_weights(_WEIGHTS.softmax(0)),
+        "the weights are squared": with_weights(_WEIGHTS.square()),
+        "the largest term of each channel is taken: the context is a sum": (
+            _POSITIONS + (_WEIGHTS[:, None] * _POSITIONS).amax(0) @ _SQUARE.T
+        ),
         "every position keeps its own value: sum over the positions": (
             _POSITIONS + _WEIGHTS[:, None] * _TRANSFORMED
         ),
@@ -421,6 +440,13 @@ def _block(impl: Handle, report: Report, toy: tuple[int, ...], x: Tensor, ndim: 
     module = build(report, impl, 3, ndim=ndim)
     found = find_roles(report, module, _SHAPES, "two layers: key to one number, value from C to C")
     identity_at_start(report, module, x, found[0]["value"])
+    report.true(
+        "W_k keeps its random start",
+        bool(module.weights()[found[0]["key"].weight].any()),
+        expected="random numbers in W_k",
+        got="zeros",
+        cause="only the last layer, W_v, starts at zero",
+    )
     assignment = _four_positions(report, module, found, toy)
     randomise(report, module, x)
     added = report.tensor("the result has the input's shape", module.forward(x), tuple(x.shape)) - x
@@ -504,6 +530,12 @@ def e6(impl: Handle, report: Report) -> None:
             "all rows are compared with the first one alone": _numbers([1 / 3, 1.02 / 3]),
             "the mean over columns, not the squared length": (1 - units.mean(1).square().mean(1))
             / 2,
+            "only the squared length is halved: subtract it from 1, then halve": expected + 0.5,
+            "divided by the sum of absolute values, or by the largest: the length is the root of "
+            "the sum of squares": tuple(
+                (1 - (rows / size).mean(1).square().sum(1)) / 2
+                for size in (rows.abs().sum(2, keepdim=True), rows.abs().amax(2, keepdim=True))
+            ),
             "the plus sign: (1 + cos)/2 is a similarity": 1 - expected,
         },
     )

@@ -129,6 +129,25 @@ MUTANTS = {
     ],
     "c02-e2": [
         *_LENGTHS,
+        Mutant(
+            "each pair once",
+            {_E2: "((1 - cosines) / 2)[:, *torch.triu_indices(*cosines.shape[1:])].mean(dim=1)"},
+            "(i, j) and (j, i) both count",
+        ),
+        Mutant("first position", {_E2: "((1 - cosines[:, 0]) / 2).mean(dim=1)"}, "first position"),
+        Mutant(
+            "no negatives", {_E2: "((1 - cosines.relu()) / 2).mean(dim=(1, 2))"}, "negative cos"
+        ),
+        Mutant(
+            "absolute sum",
+            {_UNITS: "vectors / vectors.abs().sum(dim=2, keepdim=True)"},
+            "sum of absolute values",
+        ),
+        Mutant(
+            "channels",
+            {_UNITS: "nn.functional.normalize(vectors.mT, dim=2)"},
+            "channels are compared",
+        ),
         Mutant("not halved", {_E2: "(1 - cosines).mean(dim=(1, 2))"}, "not halved"),
         Mutant("mean cosine", {_E2: "cosines.mean(dim=(1, 2))"}, "this is the mean cosine"),
         Mutant("plus", {_E2: "((1 + cosines) / 2).mean(dim=(1, 2))"}, "1 + cos"),
@@ -170,6 +189,7 @@ MUTANTS = {
     "c02-e3": [
         *_LENGTHS[1:],
         Mutant("no lengths", {_UNITS: "vectors * 1"}, "first each vector to length 1"),
+        Mutant("half inside", {_E3: "1 - mean.square().sum(dim=1) / 2"}, "then halve"),
         Mutant("not squared", {_E3: "(1 - mean.norm(dim=1)) / 2"}, "is not squared"),
         Mutant(
             "mean first",
@@ -202,6 +222,21 @@ MUTANTS = {
     ],
     "c02-e4": [
         Mutant("not halved", {_E4: "(from_p + from_q).sum(dim=-1)"}, "not halved"),
+        Mutant(
+            "0/0 inside of xlogy",
+            {_FROM_P: "torch.xlogy(p, p / m)", _FROM_Q: "torch.xlogy(q, q / m)"},
+            "NaN even in xlogy",
+        ),
+        Mutant(
+            "middle against both",
+            {_FROM_P: "m * (m / p).log()", _FROM_Q: "m * (m / q).log()"},
+            "the middle is compared",
+        ),
+        Mutant(
+            "cosine",
+            {_E4: "(1 - nn.functional.cosine_similarity(p, q, dim=-1)) / 2"},
+            "cosine distance",
+        ),
         Mutant("half of it", {_E4: "(from_p + from_q).sum(dim=-1) / 4"}, "half of it"),
         Mutant("base 2", {_E4: f"{_E4} / torch.log(torch.tensor(2.0, dtype=p.dtype))"}, "base 2"),
         Mutant("only p", {_E4: "from_p.sum(dim=-1)"}, "only p is compared"),
@@ -305,6 +340,9 @@ MUTANTS = {
             },
             "compared with their mean",
         ),
+        Mutant("base 2", {_E5: f"{_E5} / 0.6931471805599453"}, "base 2"),
+        Mutant("roots", {_E5: "pairs.clamp(min=0).sqrt().mean(dim=(1, 2))"}, "a root is taken"),
+        Mutant("cosine", {_E5: "cosine_distance(attention)"}, "use jsd"),
         Mutant("largest", {_E5: "pairs.amax(dim=(1, 2))"}, "largest distance"),
         Mutant("over examples", {_E5: "pairs.mean()"}, "averaged over the examples too"),
         Mutant("all pairs", {_E5: "pairs"}, "average over both axes of queries"),
@@ -388,6 +426,9 @@ VARIANTS = {
     "c02-e4": {
         "entropies": "def jsd(p, q):\n    h = lambda x: -torch.xlogy(x, x).sum(-1)\n"
         "    return h((p + q) / 2) - (h(p) + h(q)) / 2\n",
+        "NaN to 0": "def jsd(p, q):\n    m = (p + q) / 2\n"
+        "    a, b = p * (p / m).log(), q * (q / m).log()\n"
+        "    return (a.nan_to_num() + b.nan_to_num()).sum(-1) / 2\n",
         "where": "def jsd(p, q):\n    m = (p + q) / 2\n    def kl(a):\n"
         "        ratio = torch.where(a > 0, a / m, torch.ones_like(m))\n"
         "        return (a * ratio.log()).sum(-1)\n    return 0.5 * kl(p) + 0.5 * kl(q)\n",

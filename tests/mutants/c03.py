@@ -55,6 +55,8 @@ def _both_forms(last: str, wrong: dict[str, str]) -> list[Mutant]:
             "this is the sigmoid",
         ),
         Mutant("flipped", {_WEIGHTS: f"{_ONLY}.flip(1)"}, "turned around"),
+        Mutant("scaled", {last: f"{last} / x.shape[1] ** 0.5"}, "divided by √C"),
+        Mutant("softmax behind", {last: f"return ({value}).softmax(1)"}, "a second softmax"),
         Mutant("drops the batch", {last: f"return ({value})[0]"}, "axis 0, the examples, is gone"),
         Mutant("mixes examples", {_WEIGHTS: f"{_ONLY}.flip(0)"}, "examples are mixed"),
         Mutant("detached weights", {_WEIGHTS: f"{_ONLY}.detach()"}, "cut off"),
@@ -103,6 +105,15 @@ MUTANTS = {
         ),
         Mutant("scaled", {_SCORES: f"{_SCORES} / x.shape[1] ** 0.5"}, "divided by √C"),
         Mutant("mean of channels", {_SCORES: f"{_SCORES} / x.shape[1]"}, "W_k x_j is a sum"),
+        Mutant("no exp", {_SOFTMAX: "scores / scores.sum(1, keepdim=True)"}, "without exp"),
+        Mutant(
+            "powers of 2", {_SOFTMAX: "(0.6931471805599453 * scores).softmax(1)"}, "powers of 2"
+        ),
+        Mutant(
+            "hard maximum",
+            {_SOFTMAX: "nn.functional.one_hot(scores.argmax(1), scores.shape[1]).to(x)"},
+            "only the largest score",
+        ),
         Mutant("log softmax", {_SOFTMAX: "scores.log_softmax(1)"}, "logarithm"),
         Mutant("sigmoid", {_SOFTMAX: "scores.sigmoid()"}, "does not compare the positions"),
         Mutant("minus", {_SOFTMAX: "(-scores).softmax(1)"}, "wrong sign"),
@@ -303,6 +314,16 @@ MUTANTS = {
             {"return x + context": "return x - context"},
             "the context is sub",
         ),
+        Mutant(
+            "key zero as well",
+            {_ZERO_BIAS: f"{_ZERO_BIAS}        nn.init.zeros_(self.key.weight)\n"},
+            "only the last layer, W_v",
+        ),
+        Mutant("softmax twice", _attend("self.key(flat).softmax(2).softmax(2)"), "a second time"),
+        Mutant("squared", _attend("self.key(flat).softmax(2).square()"), "are squared"),
+        Mutant(
+            "largest term", {_POOL5: "pooled = (weights * flat).amax(dim=2)"}, "the largest term"
+        ),
         Mutant("weight not zero", {_ZERO_WEIGHT: ""}, "the last layer does not start at zero"),
         Mutant("bias not zero", {_ZERO_BIAS: ""}, "set its weight and its bias to zero"),
         Mutant(
@@ -451,6 +472,10 @@ MUTANTS = {
         Mutant("plus", {"1 - mean": "1 + mean"}, "is a similarity"),
         Mutant("no lengths", {_UNITS: "units = attention"}, "not divided by their lengths"),
         Mutant("divided by sums", {"attention.norm(dim=2": "attention.sum(dim=2"}, "by their sum"),
+        Mutant("half inside", {_RETURN6: "return 1 - mean.square().sum(dim=1) / 2"}, "then halve"),
+        Mutant(
+            "absolute sum", {"attention.norm(dim=2": "attention.abs().sum(dim=2"}, "absolute values"
+        ),
         Mutant("not squared", {"mean.square().sum(dim=1)": "mean.norm(dim=1)"}, "is not squared"),
         Mutant("sum of units", {"units.mean(dim=1)": "units.sum(dim=1)"}, "positions is a sum"),
         Mutant("mean of squares", {".sum(dim=1)": ".mean(dim=1)"}, "not the squared length"),
