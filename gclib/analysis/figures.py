@@ -205,6 +205,7 @@ def _heat(axis: Axes, matrix: Tensor, limits: tuple[float, float]) -> None:
     axis.set_yticks(range(0, height, max(1, height // 8)))
     if matrix.numel() > _LARGEST_WITH_NUMBERS:
         return
+    digits = 3 if matrix.numel() <= 16 else 2  # 1/8 is 0.125 where there is room
     for i in range(height):
         for j in range(width):
             value = matrix[i, j].item()
@@ -214,7 +215,7 @@ def _heat(axis: Axes, matrix: Tensor, limits: tuple[float, float]) -> None:
             axis.text(
                 j,
                 i,
-                f"{value:.2g}",
+                f"{value:.{digits}g}",
                 ha="center",
                 va="center",
                 fontsize=8,
