@@ -478,12 +478,16 @@ def _block(impl: Handle, report: Report, toy: tuple[int, ...], x: Tensor, ndim: 
     minutes=12,
 )
 def e6(impl: Handle, report: Report) -> None:
-    """``attention (N, L, M)`` → ``(N,)``, the mean of (1 - cos)/2 over all pairs of rows."""
+    """``attention (N, L, M)``, ``chosen`` → ``(N,)``, the mean of (1 - cos)/2 over their pairs."""
     rows = _numbers([[[1, 0], [0, 1], [0, 2]], [[3, 4], [4, 3], [-3, -4]]])  # (2, 3, 2)
+    others = _numbers([[[5, -5]], [[0, 1]]])  # (2, 1, 2), of a query that was not chosen
+    attention, chosen = torch.cat((rows[:, :1], others, rows[:, 1:]), 1), [0, 2, 3]
+    everything = attention / attention.norm(dim=2, keepdim=True)
+    first = everything[:, :3].mean(1).square().sum(1)
     expected = _numbers([2 / 9, 4 / 9])
     lengths = _numbers([[[1], [1], [2]], [[5], [5], [5]]])
     units = rows / lengths
-    call = impl.inspect(rows)
+    call = impl.inspect(attention, chosen)
     report.tensor(
         "one number for each example",
         call.result,
@@ -491,6 +495,7 @@ def e6(impl: Handle, report: Report) -> None:
         causes={
             (): "the examples were averaged too: one number for each",
             (2, 3): "not averaged over both rows of a pair",
+            (2, 4): "one number for each row, all rows: average over the chosen ones",
             (2, 3, 3): "these are all pairs: average over them",
             (2, 2): "one number for each column: compare whole rows",
             (2, 1): "one axis too many: (N,)",
@@ -501,10 +506,18 @@ def e6(impl: Handle, report: Report) -> None:
     report.ok("one number for each example")
     columns = rows / rows.norm(dim=1, keepdim=True)
     report.close(
-        "three rows by hand",
+        "three chosen rows by hand",
         call.result,
         expected,
         mistakes={
+            "all rows are averaged: those of the chosen queries alone count": (
+                1 - everything.mean(1).square().sum(1)
+            )
+            / 2,
+            "the first rows are taken, as many as were chosen: chosen holds their indices": (
+                1 - first
+            )
+            / 2,
             "the factor ½ is missing: the distance is (1 - cos)/2": 2 * expected,
             "divided by 2 twice": expected / 2,
             "pairs of a row with itself are left out: they count, with distance 0": (
@@ -539,22 +552,34 @@ def e6(impl: Handle, report: Report) -> None:
             "the plus sign: (1 + cos)/2 is a similarity": 1 - expected,
         },
     )
+    report.close(
+        "the order of the chosen queries does not matter",
+        impl.call(attention, [3, 0, 2]),
+        expected,
+        cause="chosen holds indices of rows, in any order",
+    )
+    report.close(
+        "one chosen query",
+        impl.call(attention, [1]),
+        _numbers([0, 0]),
+        cause="a row has the distance 0 to itself",
+    )
     same = report.randn(1, 1, 4).expand(2, 5, 4).contiguous()
     scaled = same * report.randn(2, 5, 1).abs().add(0.1)
     report.close(
         "equal rows have distance 0, whatever their lengths",
-        impl.call(scaled),
+        impl.call(scaled, [0, 1, 2, 3, 4]),
         _numbers([0, 0]),
         cause="the rows are not divided by their lengths, or pairs are counted wrongly",
     )
     report.close(
         "a row and its opposite",
-        impl.call(_numbers([[[1, 2, 2], [-1, -2, -2]]])),
+        impl.call(_numbers([[[1, 2, 2], [-1, -2, -2]]]), [0, 1]),
         _numbers([0.5]),
         cause="of four pairs two have distance 1: the mean is ½",
     )
     count = 300
-    many = impl.inspect(report.randn(1, count, 4))
+    many = impl.inspect(report.randn(1, count, 4), list(range(count)))
     report.true(
         "the pairs are not made",
         many.total < count * count,
@@ -562,7 +587,7 @@ def e6(impl: Handle, report: Report) -> None:
         got=f"{many.total} numbers",
         cause="a table of all pairs of rows: use the mean of the unit vectors",
     )
-    examples_apart(report, impl.call, report.randn(3, 4, 5))
-    input_kept(report, call, rows)
-    gradient_arrives(report, *impl.gradients(rows, cotangent=_numbers([1, 2])).inputs)
-    keeps_float32(report, impl.call, rows)
+    examples_apart(report, lambda part: impl.call(part, [0, 3]), report.randn(3, 4, 5))
+    input_kept(report, call, attention)
+    gradient_arrives(report, *impl.gradients(attention, chosen, cotangent=_numbers([1, 2])).inputs)
+    keeps_float32(report, impl.call, attention, chosen)

@@ -82,7 +82,8 @@ def _attend(new: str) -> dict[str, str]:
     return {_ATTEND5: f"weights = {new}"}
 
 
-_UNITS = "units = attention / attention.norm(dim=2, keepdim=True)"
+_CHOSEN = "rows = attention[:, chosen]  # (N, K, M)"
+_UNITS = "units = rows / rows.norm(dim=2, keepdim=True)"
 _MEAN = "mean = units.mean(dim=1)  # (N, M)"
 _RETURN6 = "return (1 - mean.square().sum(dim=1)) / 2"
 
@@ -470,12 +471,10 @@ MUTANTS = {
         Mutant("two halves", {" / 2": " / 4"}, "divided by 2 twice"),
         Mutant("cosine", {_RETURN6: "return mean.square().sum(dim=1)"}, "this is the cosine"),
         Mutant("plus", {"1 - mean": "1 + mean"}, "is a similarity"),
-        Mutant("no lengths", {_UNITS: "units = attention"}, "not divided by their lengths"),
-        Mutant("divided by sums", {"attention.norm(dim=2": "attention.sum(dim=2"}, "by their sum"),
+        Mutant("no lengths", {_UNITS: "units = rows"}, "not divided by their lengths"),
+        Mutant("divided by sums", {"rows.norm(dim=2": "rows.sum(dim=2"}, "by their sum"),
         Mutant("half inside", {_RETURN6: "return 1 - mean.square().sum(dim=1) / 2"}, "then halve"),
-        Mutant(
-            "absolute sum", {"attention.norm(dim=2": "attention.abs().sum(dim=2"}, "absolute values"
-        ),
+        Mutant("absolute sum", {"rows.norm(dim=2": "rows.abs().sum(dim=2"}, "absolute values"),
         Mutant("not squared", {"mean.square().sum(dim=1)": "mean.norm(dim=1)"}, "is not squared"),
         Mutant("sum of units", {"units.mean(dim=1)": "units.sum(dim=1)"}, "positions is a sum"),
         Mutant("mean of squares", {".sum(dim=1)": ".mean(dim=1)"}, "not the squared length"),
@@ -527,8 +526,23 @@ MUTANTS = {
         Mutant("fixed dtype", {_RETURN6: f"return ({_RETURN6[7:]}).double()"}, "fixed dtype"),
         Mutant(
             "in place",
-            {_UNITS: "attention /= attention.norm(dim=2, keepdim=True)\n    units = attention"},
+            {
+                _CHOSEN: "attention /= attention.norm(dim=2, keepdim=True)\n    rows = attention[:, chosen]"
+            },
             "in place",
+        ),
+        Mutant("all queries", {_CHOSEN: "rows = attention"}, "those of the chosen queries alone"),
+        Mutant(
+            "first ones", {_CHOSEN: "rows = attention[:, :len(chosen)]"}, "the first rows are taken"
+        ),
+        Mutant("chosen keys", {_CHOSEN: "rows = attention[:, :, chosen]"}, "out of bounds"),
+        Mutant("chosen examples", {_CHOSEN: "rows = attention[chosen]"}, "out of bounds"),
+        Mutant(
+            "others as zeros",
+            {
+                _CHOSEN: "rows = attention.new_full(attention.shape, 1e-30)\n    rows[:, chosen] = attention[:, chosen]"
+            },
+            "expected",
         ),
         Mutant(
             "small number added",
@@ -662,16 +676,24 @@ VARIANTS = {
         ),
     },
     "c03-e6": {
-        "normalize": "def query_dependence(attention):\n"
+        "normalize": "def query_dependence(attention, chosen):\n"
+        "    attention = attention[:, chosen]\n"
         "    u = F.normalize(attention, dim=-1).mean(-2)\n"
         "    return 0.5 - 0.5 * (u * u).sum(-1)\n",
-        "spread": "def query_dependence(attention):\n"
+        "spread": "def query_dependence(attention, chosen):\n"
+        "    attention = attention[:, chosen]\n"
         "    u = attention / attention.square().sum(-1, keepdim=True).sqrt()\n"
         "    return (u - u.mean(1, keepdim=True)).square().sum(2).mean(1) / 2\n",
-        "norm squared": "def query_dependence(attention):\n"
+        "norm squared": "def query_dependence(attention, chosen):\n"
+        "    attention = attention[:, chosen]\n"
         "    u = attention / torch.linalg.vector_norm(attention, dim=2, keepdim=True)\n"
         "    return (1 - (u.sum(1) / u.shape[1]).norm(dim=1) ** 2) / 2\n",
-        "einsum": "def query_dependence(attention):\n"
+        "selected": "def query_dependence(attention, chosen):\n"
+        "    rows = attention.index_select(1, torch.tensor(chosen))\n"
+        "    u = F.normalize(rows, dim=2)\n"
+        "    return (1 - u.mean(1).pow(2).sum(1)) / 2\n",
+        "einsum": "def query_dependence(attention, chosen):\n"
+        "    attention = attention[:, chosen]\n"
         "    u = attention / attention.norm(dim=2)[:, :, None]\n"
         "    s = u.sum(1)\n"
         '    return (1 - torch.einsum("nm,nm->n", s, s) / len(u[0]) ** 2) / 2\n',
