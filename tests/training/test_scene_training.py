@@ -153,6 +153,28 @@ def test_shipped_logs_are_of_the_rows_and_recipes_of_this_version(pytestconfig):
             assert log["config"] == lab.config_of(row, lab.RECIPES[row.task])
 
 
+@pytest.mark.parametrize("row_id", lab.LAB_ROWS)
+def test_every_row_has_a_log_of_five_seeds(row_id):
+    logs = runs.read_runs(runs_folder(), row_id)
+    assert [log["seed"] for log in logs] == [1, 2, 3, 4, 5]
+    assert not any(log["commit"].endswith("+") for log in logs)  # from a clean checkout
+    assert ("trained" in logs[0]) == ("_nl" in row_id)
+
+
+@pytest.mark.parametrize("task", ["context", "pairing"])
+def test_shipped_weights_are_those_of_the_log(task):
+    row = f"mini/{task}_nl"
+    net = lab.build_net(lab.find_lab_row(row), seed=1)
+    path = runs_folder().parent / "checkpoints" / f"mini-{task}_nl.pt"
+    net.load_state_dict(torch.load(path, weights_only=True))
+    logged = runs.read_runs(runs_folder(), row)[0]
+    assert lab.accuracy(net, lab.scenes(task, "test")) == pytest.approx(
+        logged["accuracy"], abs=2e-3
+    )
+    found = lab.block_distances(net, lab.scenes(task, "test"))
+    assert found == pytest.approx(logged["trained"], rel=0.02, abs=1e-4)
+
+
 @pytest.mark.full
 def test_first_losses_of_the_shipped_logs_come_again(pytestconfig):
     """Every shipped run, its first 20 updates once more."""
