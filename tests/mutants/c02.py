@@ -255,7 +255,7 @@ MUTANTS = {
         ),
         Mutant("not summed", {_E4: "(from_p + from_q) / 2"}, "the terms are not summed"),
         Mutant(
-            "summed over pairs", {_E4: "(from_p + from_q).sum() / 2"}, "averaged over the pairs too"
+            "summed over pairs", {_E4: "(from_p + from_q).sum() / 2"}, "one number for all pairs"
         ),
         Mutant("axis 1", {"sum(dim=-1)": "sum(dim=1)"}, "expected"),
         Mutant("keepdim", {"dim=-1)": "dim=-1, keepdim=True)"}, "without keepdim"),
@@ -263,8 +263,7 @@ MUTANTS = {
         Mutant(
             "detached middle",
             {_E4: "(from_p + from_q.detach()).sum(dim=-1) / 2"},
-            "a part of the formula",
-            hidden=True,
+            "a part of the formula is cut off",
         ),
         Mutant("fixed dtype", {_E4: f"({_E4}).float()"}, "fixed dtype"),
         Mutant("in place", {f"return {_E4}": f"d = {_E4}\n    p += q\n    return d"}, "expected"),
