@@ -383,8 +383,8 @@ def _counts(report: Report, what: str, result, expected: tuple[int, int], c: int
         "these are the products of all pairs of positions: there is one map for all queries": (
             _numbers([n * n * c * 2 + n * c * c, n * n * c * 2 + c * c])
         ),
-        "softmax, additions and the residual are free, and there is no query: three products "
-        "count": (
+        "softmax, additions and the residual are free, and there is no query: "
+        "only products count": (
             pair + n,
             pair + 2 * n,
             pair + n * c,
