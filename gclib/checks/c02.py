@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gclib.checks.exercise import exercise
-from gclib.checks.handle import Handle, StudentError
+from gclib.checks.handle import Handle, Opaque, StudentError
 from gclib.checks.properties import examples_apart, gradient_arrives, input_kept, keeps_float32
 from gclib.checks.report import Report, fits
 
@@ -32,10 +32,30 @@ def _distributions(report: Report, *shape: int) -> Tensor:
 def _refused(run: Callable[[], object]) -> str:
     """What a call did: an empty string if it raised a ValueError."""
     try:
-        run()
+        result = run()
     except StudentError as error:
-        return "" if "ValueError" in error.kinds else str(error).split("\n")[0]
-    return "a map"
+        return "" if "ValueError" in error.kinds else f"raised {str(error).splitlines()[0]}"
+    if isinstance(result, Opaque):
+        return f"returned {result.type_name}"
+    return "returned nothing" if result is None else "a map"
+
+
+def _map_inside(
+    impl: Handle, report: Report, attention: Tensor, size: tuple[int, int], query: tuple[int, int]
+) -> object:
+    """The map of a query that exists; fail if it is refused."""
+    try:
+        return impl.call(attention, size, query)
+    except StudentError as error:
+        if "ValueError" not in error.kinds or "raise" not in str(error):
+            raise
+        return report.fail(
+            f"query {query} lies inside of {size[0]}×{size[1]}",
+            expected="a map",
+            got=str(error),
+            cause="rows run from 0 to H - 1 and columns from 0 to W - 1: is 0 or the last one "
+            "refused, or are H and W swapped?",
+        )
 
 
 _SIZE = (4, 6)
@@ -59,6 +79,7 @@ def _row_of(index: int) -> Tensor:
 def e1(impl: Handle, report: Report) -> None:
     """``attention (L, L)``, ``size (H, W)``, ``query (row, column)`` → ``(H, W)``."""
     size = _SIZE
+    _map_inside(impl, report, _PAIR_NAMES, size, (1, 3))
     call = impl.inspect(_PAIR_NAMES, size, (1, 3))
     report.tensor(
         "a map of H rows and W columns",
@@ -95,6 +116,7 @@ def e1(impl: Handle, report: Report) -> None:
             "keys are folded column by column: reshape to (H, W), without a transpose": (
                 right.reshape(6, 4).T
             ),
+            "the weight of the query on itself is changed": right.where(right != 909, 0.0),
             "the map is upside down or mirrored": (
                 right.flip(0),
                 right.flip(1),
@@ -113,7 +135,7 @@ def e1(impl: Handle, report: Report) -> None:
     for query, index in (((0, 0), 0), ((0, 5), 5), ((3, 0), 18), ((3, 5), 23)):
         report.close(
             f"query {query} is row {index}",
-            impl.call(_PAIR_NAMES, size, query),
+            _map_inside(impl, report, _PAIR_NAMES, size, query),
             _row_of(index),
             mistakes={
                 "the index of the query is row·W + column, not row·H + column": _row_of(
@@ -139,8 +161,10 @@ def e1(impl: Handle, report: Report) -> None:
         )
         if min(query) < 0:
             cause = "a negative index counts from the end in Python: it is outside here, too"
-        if "Error" in got:
+        if got.startswith("raised"):
             cause = "the exercise asks for a ValueError: raise ValueError(...)"
+        elif got.startswith("returned"):
+            cause = "nothing is raised: write raise ValueError(...), without return or print"
         report.true(
             f"query {query} lies outside of 4×6 and is refused",
             not got,
@@ -165,6 +189,11 @@ def _cosine_mistakes() -> dict[str, Tensor | tuple[Tensor, ...]]:
     over_positions = _VECTORS / _VECTORS.norm(dim=1, keepdim=True)
     over_all = _VECTORS / _VECTORS.norm(dim=(1, 2), keepdim=True)
     unit_sums = _VECTORS / _VECTORS.sum(2, keepdim=True)
+    absolute_sums = _VECTORS / _VECTORS.abs().sum(2, keepdim=True)
+    units = _VECTORS / _VECTORS.norm(dim=2, keepdim=True)
+    centred = _VECTORS - _VECTORS.mean(1, keepdim=True)
+    middle = _VECTORS.mean(1, keepdim=True)
+    to_middle = (units * middle / middle.norm(dim=2, keepdim=True)).sum(2).mean(1)
     mean = _numbers([0.225, 1])  # of the cosines
     absolute = _numbers([_COSINES.abs().mean().item(), 1])
 
@@ -189,9 +218,44 @@ def _cosine_mistakes() -> dict[str, Tensor | tuple[Tensor, ...]]:
         ),
         "each channel is divided by its length over the positions: the cosine needs the length of "
         "each vector, over the last axis": distance(over_positions),
-        "all vectors are divided by one common length: each needs its own": distance(over_all),
+        "all vectors are divided by one common length: each needs its own": (
+            distance(over_all),
+            distance(_VECTORS / _VECTORS.norm()),
+        ),
         "divided by the sum of the numbers: the length is the root of the sum of squares": (
-            distance(unit_sums)
+            distance(unit_sums),
+            distance(absolute_sums),
+        ),
+        "divided by the largest number: the length is the root of the sum of squares": distance(
+            _VECTORS / _VECTORS.abs().amax(2, keepdim=True)
+        ),
+        "softmax does not make vectors 1 long: divide by the length": (
+            distance(_VECTORS.softmax(2)),
+            distance(_VECTORS.softmax(2) / _VECTORS.softmax(2).norm(dim=2, keepdim=True)),
+        ),
+        "the mean over the positions is subtracted first: the formula has no such step": distance(
+            centred / centred.norm(dim=2, keepdim=True)
+        ),
+        "each vector is compared with the mean vector: compare it with every vector": (
+            (1 - to_middle) / 2
+        ),
+        "only one position is compared with all: average over both axes of positions": tuple(
+            torch.stack([(1 - _COSINES[i].mean()) / 2, _numbers(0)]) for i in (0, 1, 2)
+        ),
+        "every pair is counted once: (i, j) and (j, i) both count": _numbers([0.31, 0]),
+        "each vector is compared with itself: compare all pairs": _numbers([0, 0]),
+        "this is the distance |a - b|, not the cosine distance": (
+            torch.cdist(_VECTORS, _VECTORS).mean((1, 2)),
+            torch.cdist(units, units).mean((1, 2)),
+            torch.cdist(units, units).mean((1, 2)) / 2,
+        ),
+        "channels and positions are exchanged: cosines are between positions, (N, L, L)": (
+            (1 - (units.mT @ units).mean((1, 2))) / 2
+        ),
+        "the products are not summed over the channels": _numbers([0.25, 0.25]),
+        "the sign is wrong: (1 - cos)/2": -_DISTANCES,
+        "this is the mean of roots: the formula has none": _numbers(
+            [((1 - _COSINES) / 2).sqrt().mean().item(), 0]
         ),
         "divided by the squared length: divide by the length once": distance(
             _VECTORS / _VECTORS.square().sum(2, keepdim=True)
@@ -199,8 +263,9 @@ def _cosine_mistakes() -> dict[str, Tensor | tuple[Tensor, ...]]:
         "the cosines lost their sign": ((1 - absolute) / 2, 1 - absolute),
         "the cosines are squared": (1 - _numbers([_COSINES.square().mean().item(), 1])) / 2,
         "this is the largest distance, not the average": _numbers([1, 0]),
-        "only neighbours are compared: the average runs over all pairs": _numbers(
-            [(1 - (0 + 0 - 0.6) / 3) / 2, 0]
+        "only neighbours are compared: the average runs over all pairs": (
+            _numbers([(1 - (0 + 0 - 0.6) / 3) / 2, 0]),
+            _numbers([(1 - (0 + 0 - 0.6 + 0.6) / 4) / 2, 0]),
         ),
         "each pair is counted once: (i, j) and (j, i) both count, of L² pairs": _numbers([0.31, 0]),
         "only the first position is compared with all: average over both axes": _numbers(
@@ -225,6 +290,13 @@ def _cosine_mistakes() -> dict[str, Tensor | tuple[Tensor, ...]]:
 def _is_average_cosine(impl: Handle, report: Report, mistakes: dict) -> None:
     """What both ways to the cosine distance must satisfy."""
     call = impl.inspect(_VECTORS)
+    if isinstance(call.result, Tensor) and not call.result.isfinite().all():
+        report.fail(
+            "finite numbers",
+            expected="finite numbers: no vector is zero",
+            got="NaN or infinity",
+            cause="0/0: something became zero before the division. Is a mean subtracted first?",
+        )
     report.tensor(
         "one number for each example",
         call.result,
@@ -248,7 +320,8 @@ def _is_average_cosine(impl: Handle, report: Report, mistakes: dict) -> None:
             what,
             expected="0.3875 and 0, to 8 digits",
             got=f"up to {(call.result - _DISTANCES).abs().max():.1g} away",
-            cause="a small number is added to the lengths: no vector is zero, so leave it out",
+            cause="a small number is added to the lengths (no vector is zero: leave it out), or "
+            "the code computes in float32",
         )
     report.close(
         what,
@@ -308,6 +381,7 @@ def e3(impl: Handle, report: Report) -> None:
         "the length of the mean is not squared": (1 - square.sqrt()) / 2,
         "first the mean, then the length: first each vector to length 1, then their mean": (
             (1 - mean.square().sum(1)) / 2,
+            (1 - mean.square().sum(1) / _VECTORS.square().sum(2).mean(1)) / 2,
             _numbers([0, 0]),
         ),
         "this is the sum of the unit vectors, not their mean": (
@@ -372,12 +446,21 @@ def e4(impl: Handle, report: Report) -> None:
         call.result,
         (2,),
         causes={
-            (): "averaged over the pairs too: sum over the last axis alone",
+            (): "one number for all pairs together: sum over the last axis alone (F.kl_div needs "
+            "reduction='none' for that)",
             (2, 2): "the terms are not summed: sum over the last axis, the keys",
             (2, 1): "one axis too many: sum without keepdim",
         },
     )
     report.ok("one number for each pair")
+    if not fits(call.result, expected) and fits(call.result, expected, 1e-4):
+        report.fail(
+            "half of each distribution's relative entropy to the middle",
+            expected="the formula, to 8 digits",
+            got=f"up to {(call.result - expected).abs().max():.1g} away",
+            cause="a small number is added where the formula has none, or the code computes in "
+            "float32",
+        )
     report.close(
         "half of each distribution's relative entropy to the middle",
         call.result,
@@ -399,6 +482,29 @@ def e4(impl: Handle, report: Report) -> None:
                 _numbers([log(1 / 3) / 6 + 5 / 6 * log(5 / 3), 0]),
                 _numbers([(log(3) - log(0.6)) / 6, 0]),
                 _numbers([(log(3) - log(0.6)) / 3, 0]),
+            ),
+            "the middle is √(p·q), or the two arguments of xlogy are swapped: the middle is "
+            "(p + q)/2, and xlogy(x, y) is x · log y": _numbers([(log(3) - log(0.6)) / 12, 0]),
+            "the middle is the larger of p and q: it is (p + q)/2": _numbers(
+                [(0.5 * log(0.6) + log(1 / 3) / 6) / 2, 0]
+            ),
+            "the two are the wrong way round: the weight is p or q, and m stands below "
+            "(F.kl_div(m.log(), p), not F.kl_div(p.log(), m))": _numbers(
+                [(log(2 / 3) + 2 * log(4 / 3) + log(2) + 2 * log(0.8)) / 6, 0]
+            ),
+            "F.kl_div takes the logarithm of the middle as its first argument": _numbers(
+                [-(entropy_p + entropy_q) / 2 - 5 / 9, -_LN2 - 0.5]
+            ),
+            "softmax: p and q are distributions already": _softmax_first(p, q),
+            "this is another distance, not the Jensen-Shannon divergence": (
+                _numbers([1 / 9, 0]),
+                _numbers([2 / 9, 0]),
+                _numbers([1 - sqrt(1 / 12) - sqrt(5 / 12), 0]),
+                _numbers([(1 - 3 / sqrt(13)) / 2, 0]),
+                _numbers([1 - 3 / sqrt(13), 0]),
+            ),
+            "the sum runs over the first axis, the pairs: sum over the keys, dim=-1": _numbers(
+                [log(1.5) / 4 - _LN2 / 12, log(0.75) / 4 + 5 / 12 * log(1.25)]
             ),
             "the entropies of p and q are not subtracted: this is the entropy of the middle": (
                 _numbers([log(3) - 2 / 3 * _LN2, _LN2])
@@ -444,7 +550,13 @@ def e4(impl: Handle, report: Report) -> None:
     )
     first, second = _distributions(report, 2, 3, 5), _distributions(report, 2, 3, 5)
     there = report.tensor(
-        "any leading axes: (2, 3, 5) gives (2, 3)", impl.call(first, second), (2, 3)
+        "any leading axes: (2, 3, 5) gives (2, 3)",
+        impl.call(first, second),
+        (2, 3),
+        causes=dict.fromkeys(
+            ((2, 5), (3, 5)), "another axis is summed: the keys are the last one, dim=-1"
+        ),
+        cause="work element by element, and sum over the last axis: then any leading axes stay",
     )
     report.ok("any leading axes: (2, 3, 5) gives (2, 3)")
     report.tensor(
@@ -464,20 +576,67 @@ def e4(impl: Handle, report: Report) -> None:
         got=f"from {there.min():.4g} to {there.max():.4g}",
         cause="the rows are distributions: no second normalisation is needed",
     )
-    report.close(
-        "all pairs by broadcasting: (4, 1, 3) and (1, 4, 3) give (4, 4)",
-        impl.call(_P[:, None], _Q[None]).diagonal(),
-        (_FROM_P + _FROM_Q) / 2,
-        cause="use element-wise operations and sum over the last axis, dim=-1",
-    )
+    _broadcasts(impl, report)
     input_kept(report, zeros, _P, _Q)
     gradient_arrives(report, *impl.gradients(first, second, cotangent=report.randn(2, 3)).inputs)
+    _adds_nothing(impl, report)
     keeps_float32(report, impl.call, first, second)
 
 
+def _softmax_first(p: Tensor, q: Tensor) -> Tensor:
+    """The result where softmax is applied to two rows of two keys; the second row is even."""
+    a, b = (x[0].softmax(0)[0].item() for x in (p, q))
+    m = (a + b) / 2
+    parts = [x * log(x / m) + (1 - x) * log((1 - x) / (1 - m)) for x in (a, b)]
+    return _numbers([sum(parts) / 2, 0])
+
+
+def _broadcasts(impl: Handle, report: Report) -> None:
+    what = "all pairs by broadcasting: (4, 1, 3) and (1, 4, 3) give (4, 4)"
+    cause = (
+        "p and q have other shapes here, and p + q has the shape of both together: stack, cat, "
+        "zeros_like(p) and += do not broadcast; use p + q, p * q and the like"
+    )
+    try:
+        table = impl.call(_P[:, None], _Q[None])
+    except StudentError as error:
+        report.fail(what, expected="shape (4, 4)", got=str(error), cause=cause)
+    table = report.tensor(what, table, (4, 4), cause=cause)
+    report.close(what, table.diagonal(), (_FROM_P + _FROM_Q) / 2, cause=cause)
+
+
+def _adds_nothing(impl: Handle, report: Report) -> None:
+    """The gradient ½ log(p/m) at a tiny probability shows every number added to it.
+
+    Over two keys, with q = (½, ½) and p = (2⁻⁴⁰, 1 - 2⁻⁴⁰), m is (¼, ¾) but for 2⁻⁴¹. The
+    difference of the two gradients is what counts: p keeps the sum 1.
+    """
+    what = "no small number is added: the gradient at the probability 2⁻⁴⁰"
+    tiny = 2.0**-40
+    p, q = _numbers([[tiny, 1 - tiny]]), _numbers([[0.5, 0.5]])
+    gradient = impl.gradients(p, q, cotangent=_numbers([1])).inputs[0]
+    if gradient is None:
+        gradient_arrives(report, gradient)
+    gradient = report.tensor(what, gradient, (1, 2))
+    report.close(
+        what,
+        gradient[:, 0] - gradient[:, 1],
+        _numbers([(log(3) - 40 * _LN2) / 2]),
+        mistakes={
+            "a part of the formula is cut off from the graph (detach, data or no_grad)": _numbers(
+                [(log(3) - 40 * _LN2) / 2 + 1 / 3]
+            )
+        },
+        cause="a small number is added inside of the logarithm, or small probabilities are cut "
+        "off: use torch.xlogy(x, y), which is x · log y and 0 where x is 0",
+        atol=1e-4,
+    )
+
+
 # Maps of three queries over two keys. The first: queries 0 and 1 look at key 0, query 2 at key 1.
-_MAPS = _numbers([[[1, 0], [1, 0], [0, 1]], [[0.25, 0.75]] * 3])  # (2, 3, 2)
-_AVERAGES = _numbers([4 * _LN2 / 9, 0])
+# The second: query 0 at key 0, the others at key 1. Two of the three pairs are ln 2 apart.
+_MAPS = _numbers([[[1, 0], [1, 0], [0, 1]], [[1, 0], [0, 1], [0, 1]]])  # (2, 3, 2)
+_AVERAGES = _numbers([4 * _LN2 / 9, 4 * _LN2 / 9])
 
 
 @exercise(
@@ -491,6 +650,14 @@ _AVERAGES = _numbers([4 * _LN2 / 9, 0])
 def e5(impl: Handle, report: Report) -> None:
     """``attention (N, L, M)`` → ``(N,)``."""
     call = impl.inspect(_MAPS)
+    if isinstance(call.result, Tensor) and not call.result.isfinite().all():
+        report.fail(
+            "maps with zeros",
+            expected="finite numbers",
+            got="NaN or infinity",
+            cause="log 0, or p is divided by a q that is 0: call your jsd, which takes care of "
+            "both",
+        )
     report.tensor(
         "one number for each example",
         call.result,
@@ -507,7 +674,6 @@ def e5(impl: Handle, report: Report) -> None:
         },
     )
     report.ok("one number for each example")
-    columns = _numbers([0.75 * _LN2, 0.75 * (0.25 * log(0.5) + 0.75 * log(1.5))])
     report.close(
         "the average over all pairs of rows, i = j among them",
         call.result,
@@ -516,21 +682,36 @@ def e5(impl: Handle, report: Report) -> None:
             "pairs of a query with itself are left out: the paper divides by L², with i = j": (
                 _AVERAGES * 9 / 6
             ),
-            "only one half of the pairs is summed, but all L² are counted": _AVERAGES / 2,
+            "half of it: only one half of the pairs is summed and all L² are counted, or the keys "
+            "are averaged, not summed": _AVERAGES / 2,
             "only one query is compared with all: average over both axes of queries": (
-                *(_AVERAGES * 3 / 4, _AVERAGES * 3 / 2),
+                *(_numbers([_LN2 / 3, 2 * _LN2 / 3]), _numbers([2 * _LN2 / 3, _LN2 / 3])),
+            ),
+            "a query is left out: do both loops start at 0?": (
+                *(_numbers([3 * _LN2 / 9, 2 * _LN2 / 9]), _numbers([2 * _LN2 / 9, 3 * _LN2 / 9])),
+                *(_numbers([_LN2 / 2, 0]), _numbers([0, _LN2 / 2])),
+            ),
+            "every pair is counted once, or the columns are normalised first: (i, j) and (j, i) "
+            "both count, and rows sum to 1 already": _AVERAGES * 3 / 4,
+            "each query is compared with itself, or only the first ones are compared: both "
+            "indices run over all L queries": _numbers([0, 0]),
+            "this is the cosine distance: use jsd": _numbers([2 / 9, 2 / 9]),
+            "the logarithm to base 2: see exercise 4": _AVERAGES / _LN2,
+            "this is the mean of roots: the formula has none": _AVERAGES / sqrt(_LN2),
+            "examples are compared with each other: compare the rows of one example": _numbers(
+                [_LN2 / 6, _LN2 / 6]
             ),
             "only neighbours are compared: the average runs over all pairs": _AVERAGES * 9 / 8,
             "summed, not averaged: divide by the number of pairs": 9 * _AVERAGES,
             "summed and divided by L: divide by the number of pairs, L²": 3 * _AVERAGES,
-            "keys are compared: the rows belong to queries": columns,
+            "keys are compared: the rows belong to queries": _numbers([0.75 * _LN2] * 2),
             "the rows are compared with their mean: every pair has a distance of its own": _numbers(
-                [log(3) - 2 / 3 * _LN2, 0]
+                [log(3) - 2 / 3 * _LN2] * 2
             ),
             "this is the largest distance, or the sum divided by M²: average over the L² pairs": (
                 9 / 4 * _AVERAGES
             ),
-            "softmax a second time: the rows are distributions already": _again(_MAPS),
+            "softmax a second time: the rows are distributions already": _again(),
             "not halved: see exercise 4": 2 * _AVERAGES,
             "the logarithm to base 2: the natural one is asked for": _AVERAGES / _LN2,
             "a root is taken of each distance: the paper's JSD has no root": _AVERAGES / sqrt(_LN2),
@@ -553,6 +734,12 @@ def e5(impl: Handle, report: Report) -> None:
         cause="some pairs are left out: the average runs over all of them",
     )
     report.close(
+        "equal rows are at distance 0",
+        impl.call(maps[:, :1].expand(3, 5, 6).contiguous()),
+        _numbers([0, 0, 0]),
+        cause="something beside the difference of rows is counted",
+    )
+    report.close(
         "a single query is 0 away from itself",
         impl.call(maps[:, :1]),
         _numbers([0, 0, 0]),
@@ -564,8 +751,8 @@ def e5(impl: Handle, report: Report) -> None:
     keeps_float32(report, impl.call, maps)
 
 
-def _again(maps: Tensor) -> Tensor:
+def _again() -> Tensor:
     """The result of a second softmax on ``_MAPS``: rows (s, 1 - s) and (1 - s, s)."""
     s = torch.sigmoid(_numbers(1)).item()
     pair = s * log(2 * s) + (1 - s) * log(2 * (1 - s))
-    return _numbers([4 * pair / 9, 0])
+    return _numbers([4 * pair / 9] * 2)

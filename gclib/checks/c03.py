@@ -6,13 +6,13 @@ computed by a second implementation.
 
 from __future__ import annotations
 
-from math import log, sqrt
+from math import isfinite, log, sqrt
 
 import torch
 from torch import Tensor
 
 from gclib.checks.exercise import exercise
-from gclib.checks.handle import Handle, ModuleHandle
+from gclib.checks.handle import Handle, ModuleHandle, Opaque
 from gclib.checks.properties import (
     blocks_are_apart,
     build,
@@ -31,7 +31,7 @@ from gclib.checks.properties import (
     randomise,
     same_in_eval_mode,
 )
-from gclib.checks.report import Report
+from gclib.checks.report import Report, fits
 from gclib.checks.roles import Assignment
 
 
@@ -51,11 +51,11 @@ def e1(impl: Handle, report: Report) -> None:
     """``x (N, C, L)``, ``key_weight (C,)`` → ``(N, L)``."""
     key_weight = _numbers([1, 1, -1])
     first = [[0, 3, 3], [log(2), 1, 1], [log(4), -2, -2], [5, -2, 3]]
-    second = [[1, 1, 2], [0, log(3), 0], [2, -2, 0], [0, 0, 0]]
+    second = [[0, 0, log(2)], [0, log(3), 0], [2, -2, 0], [1, 1, 2 + log(2)]]
     x = _numbers([first, second]).transpose(1, 2).contiguous()  # (2, 3, 4)
-    scores = _numbers([[0, log(2), log(4), 0], [0, log(3), 0, 0]])
-    exponentials = _numbers([[1, 2, 4, 1], [1, 3, 1, 1]])
-    expected = _numbers([[1 / 8, 1 / 4, 1 / 2, 1 / 8], [1 / 6, 1 / 2, 1 / 6, 1 / 6]])
+    scores = _numbers([[0, log(2), log(4), 0], [-log(2), log(3), 0, -log(2)]])
+    exponentials = _numbers([[1, 2, 4, 1], [1 / 2, 3, 1, 1 / 2]])
+    expected = _numbers([[1 / 8, 1 / 4, 1 / 2, 1 / 8], [1 / 10, 3 / 5, 1 / 5, 1 / 10]])
     call = impl.inspect(x, key_weight)
     report.tensor(
         "one weight for each position",
@@ -96,6 +96,28 @@ def e1(impl: Handle, report: Report) -> None:
                 exponentials / (1 + exponentials)
             ),
             "the scores have the wrong sign": (-scores).softmax(1),
+            "the scores lost their sign": (scores.abs().softmax(1), scores.relu().softmax(1)),
+            "divided by the sum of the scores: softmax divides their exponentials": (
+                scores / scores.sum(1, keepdim=True)
+            ),
+            "the softmax has powers of e, not of 2": (scores * log(2)).softmax(1),
+            "the weights are multiplied by a number: each row sums to 1": (
+                *(4 * expected, 3 * expected),
+            ),
+            "the scores are multiplied or divided before the softmax: equation 2 has no scale": (
+                *((scores * factor).softmax(1) for factor in (1 / 4, 1 / 2, 2, 3, 4, sqrt(3))),
+            ),
+            "softmax comes behind W_k, not before it": (
+                *((x.softmax(d).mT @ key_weight) for d in (1, 2)),
+                *((x.softmax(d).mT @ key_weight).softmax(1) for d in (1, 2)),
+            ),
+            "softmax belongs to the scores, not to W_k": (x.mT @ key_weight.softmax(0)).softmax(1),
+            "x is divided by its lengths: W_k x_j is the plain product": (
+                (x / x.norm(dim=1, keepdim=True)).mT @ key_weight
+            ).softmax(1),
+            "only the position with the largest score is taken": _numbers(
+                [[0, 0, 1, 0], [0, 1, 0, 0]]
+            ),
             "all positions have the same weight: W_k is not used": torch.full_like(expected, 0.25),
             "the channels are summed without W_k": x.sum(1).softmax(1),
             "the examples changed places": expected.flip(0),
@@ -139,6 +161,9 @@ def _context_mistakes() -> dict[str, Tensor | tuple[Tensor, ...]]:
     def with_weights(weights: Tensor) -> Tensor:
         return (weights @ _VALUES_SEEN)[None]
 
+    def with_weights_of(values: Tensor) -> Tensor:
+        return (_WEIGHTS @ values)[None]
+
     return {
         "the weights are not used: this is the plain mean": _numbers([[7, 5]]),
         "the weights are not used: this is the plain sum": _numbers([[28, 20]]),
@@ -148,11 +173,33 @@ def _context_mistakes() -> dict[str, Tensor | tuple[Tensor, ...]]:
         "softmax a second time": with_weights(_WEIGHTS.softmax(0)),
         "only the position with the largest weight is taken": _numbers([[24, 0]]),
         "the weights are squared": with_weights(_WEIGHTS.square()),
+        "the result is multiplied by a number": (2 * _CONTEXT, 3 * _CONTEXT, 4 * _CONTEXT),
+        "divided by the sum of the scores: softmax divides their exponentials": with_weights(
+            _SCORES / _SCORES.sum()
+        ),
+        "divided by √C: equation 2 has no scale": with_weights((_SCORES / sqrt(3)).softmax(0)),
+        "W_v is reshaped: its transpose is value_weight.T": (
+            _WEIGHTS @ (_POSITIONS @ _VALUE.reshape(3, 2))
+        )[None],
+        "the largest over the positions, not the sum": (
+            (_WEIGHTS[:, None] * _VALUES_SEEN).amax(0)[None]
+        ),
+        "softmax of the values: it belongs to the scores W_k x_j": (
+            *(with_weights_of(_VALUES_SEEN.softmax(d)) for d in (0, 1)),
+        ),
+        "softmax behind the weighted sum: it belongs to the scores": (
+            (_VALUE @ _POOLED.softmax(0))[None],
+            _CONTEXT.softmax(1),
+        ),
+        "the weights come from W_v x_j: they come from W_k x_j": (
+            (_VALUES_SEEN * _VALUES_SEEN.softmax(1)).sum(0)[None],
+            (_VALUES_SEEN * _VALUES_SEEN.softmax(0)).sum(0)[None],
+        ),
         "this is the sigmoid of the scores, not the softmax": with_weights(_SCORES.sigmoid()),
         "the largest term of each channel is taken: equation 2 has a sum": (
             (_WEIGHTS[:, None] * _VALUES_SEEN).amax(0)[None]
         ),
-        "divided by √C: equation 2 has no scale": _CONTEXT / sqrt(3),
+        "the result is divided by √C: equation 2 has no scale": _CONTEXT / sqrt(3),
         "a second softmax, over the channels of the result": _CONTEXT.softmax(1),
         "the order of the positions was turned around": with_weights(_WEIGHTS.flip(0)),
         "negative values became zero: equation 2 has no ReLU": (
@@ -187,6 +234,18 @@ def _context(impl: Handle, report: Report) -> None:
     report.ok(what)
     what = "four positions by hand"
     report.close(what, call.result, _CONTEXT, mistakes=_context_mistakes())
+    report.close(
+        "a single position (-1, -1, 3): its own value (2, -5)",
+        impl.call(_numbers([[[-1], [-1], [3]]]), _KEY, _VALUE),
+        _numbers([[2, -5]]),
+        mistakes={
+            "a ReLU stands behind W_v": _numbers([[2, 0]]),
+            "a ReLU stands before W_v": _numbers([[3, -3]]),
+            "the signs are lost": (_numbers([[2, 5]]), _numbers([[4, -1]])),
+        },
+        cause="one position has the weight 1, whatever its score: did squeeze() drop an axis, or "
+        "is a number of positions fixed?",
+    )
     key, value = report.randn(3), report.randn(2, 3)
     examples_apart(report, lambda x: impl.call(x, key, value), report.randn(3, 3, 5))
     input_kept(report, call, x, _KEY, _VALUE)
@@ -275,10 +334,18 @@ def e4(impl: Handle, report: Report) -> None:
         cause = "a dictionary: return eq2, eq3"
     shown = f"{len(result)} values" if isinstance(result, (tuple, list)) else str(result)
     report.true(what, pair, expected="(eq2, eq3)", got=shown, cause=cause)
-    whole = all(isinstance(n, (int, float)) and n == int(n) for n in result)
+    plain = all(isinstance(n, (int, float)) for n in result)
+    names = [n.type_name if isinstance(n, Opaque) else type(n).__name__ for n in result]
+    report.true(
+        "both are numbers",
+        plain,
+        expected="plain Python numbers",
+        got=" and ".join(names),
+        cause="count with plain Python numbers, without tensors, text or lists inside",
+    )
     report.true(
         "counts are whole numbers",
-        whole,
+        all(isfinite(n) and n == int(n) for n in result),
         expected="whole numbers",
         got=str(tuple(result)),
         cause="something was divided: a count is a sum of products",
@@ -301,6 +368,15 @@ def _counts(report: Report, what: str, result, expected: tuple[int, int], c: int
     pair = _numbers([eq2, eq3])
     mistakes = {
         "the two are swapped: equation 2 first": pair.flip(0),
+        "one number for each position is not enough: each score costs C, and the weighted sum "
+        "adds C numbers for each position": (pair - logits + n, pair - logits + c),
+        "the additions are counted again: a multiply-add is a product with its addition": (
+            *(_numbers([eq2 - c, eq3 - c]), _numbers([2 * eq2 - n, 2 * eq3 - n])),
+        ),
+        "there is one W_v and no W_z: equation 2 dropped it": _numbers(
+            [eq2 + n * c * c, eq3 + c * c]
+        ),
+        "equation 3 computes a score at every position, too": _numbers([eq2, eq3 - n * c + c]),
         "the scores W_k x_j are not counted (or the weighted sum is not): both cost C for each "
         "position": pair - logits,
         "neither the scores nor the weighted sum are counted": pair - logits - pooling,
@@ -321,7 +397,8 @@ def _counts(report: Report, what: str, result, expected: tuple[int, int], c: int
         "these are the products of all pairs of positions: there is one map for all queries": (
             _numbers([n * n * c * 2 + n * c * c, n * n * c * 2 + c * c])
         ),
-        "softmax and additions are free: only products count": (
+        "softmax, additions and the residual are free, and there is no query: "
+        "only products count": (
             pair + n,
             pair + 2 * n,
             pair + n * c,
@@ -353,7 +430,7 @@ def _as_map(rows: Tensor, size: tuple[int, ...]) -> Tensor:
     return rows.T.reshape(1, rows.shape[1], *size)
 
 
-def _block_mistakes() -> dict[str, Tensor]:
+def _block_mistakes() -> dict[str, Tensor | tuple[Tensor, ...]]:
     """Wrong results, one row for each position."""
 
     def with_weights(weights: Tensor) -> Tensor:
@@ -378,6 +455,21 @@ def _block_mistakes() -> dict[str, Tensor]:
         ),
         "this is the sigmoid of the scores, not the softmax": with_weights(_SCORES.sigmoid()),
         "divided by the number of positions as well": with_weights(_WEIGHTS / 4),
+        "multiplied with the number of positions": with_weights(4 * _WEIGHTS),
+        "a norm stands behind W_v: equation 3 has none": (
+            _POSITIONS + torch.nn.functional.layer_norm(_ADDED, (3,))
+        ),
+        "a norm stands before W_v: equation 3 has none": (
+            _POSITIONS + _SQUARE @ torch.nn.functional.layer_norm(_POOLED, (3,))
+        ),
+        "tanh or sigmoid stands behind W_v": (
+            *(_POSITIONS + _ADDED.tanh(), _POSITIONS + _ADDED.sigmoid()),
+        ),
+        "the pooled vector is added as well: W_v has no residual of its own": (
+            _POSITIONS + _ADDED + _POOLED
+        ),
+        "positions and channels are mixed: flatten to (N, C, L), and swap axes with transpose, "
+        "not with view or reshape": _mixed(),
         "divided by √C: equation 2 has no scale": with_weights((_SCORES / sqrt(3)).softmax(0)),
         "W_v is not used: this is the pooled input": _POSITIONS + _POOLED,
         "softmax a second time": with_weights(_WEIGHTS.softmax(0)),
@@ -402,6 +494,35 @@ def _block_mistakes() -> dict[str, Tensor]:
     }
 
 
+def _mixed() -> Tensor:
+    """The result where (C, L) numbers are read as (L, C) by view."""
+    rows = _POSITIONS.T.reshape(4, 3)
+    return _POSITIONS + _SQUARE @ (rows[:, 0].softmax(0) @ rows)
+
+
+def _equal_positions(
+    report: Report, module: ModuleHandle, assignment: Assignment, size: tuple[int, ...]
+) -> None:
+    """Weights that sum to 1 pool equal positions to that position: z = x + W_v x."""
+    rows = _numbers([[1, 2, -1]] * 4)
+    added = _numbers([1, 5, 0.5])
+    forward_equals(
+        report,
+        "equal positions: their context is W_v of one of them",
+        module,
+        [assignment],
+        {"key": _numbers([[1, 1, 0]]), "value": _SQUARE},
+        _as_map(rows, size),
+        _as_map(rows + added, size),
+        mistakes={
+            "the weights do not sum to 1: the softmax comes behind W_k, not before it": (
+                *(_as_map(rows + k * added, size) for k in (2, 1 / 2, 1 / 4, 4, 3, 12)),
+            )
+        },
+        cause="softmax over the positions gives weights that sum to 1",
+    )
+
+
 def _four_positions(
     report: Report, module: ModuleHandle, found: list[Assignment], size: tuple[int, ...]
 ) -> Assignment:
@@ -413,7 +534,12 @@ def _four_positions(
         {"key": _KEY[None], "value": _SQUARE},
         _as_map(_POSITIONS, size),
         _as_map(_POSITIONS + _ADDED, size),
-        mistakes={cause: _as_map(rows, size) for cause, rows in _block_mistakes().items()},
+        mistakes={
+            cause: [_as_map(r, size) for r in ([rows] if isinstance(rows, Tensor) else rows)]
+            for cause, rows in _block_mistakes().items()
+        },
+        cause="is there a step that the table does not have: a norm, an activation, dropout, a "
+        "factor?",
     )
 
 
@@ -441,13 +567,14 @@ def _block(impl: Handle, report: Report, toy: tuple[int, ...], x: Tensor, ndim: 
     found = find_roles(report, module, _SHAPES, "two layers: key to one number, value from C to C")
     identity_at_start(report, module, x, found[0]["value"])
     report.true(
-        "W_k keeps its random start",
+        "W_k has a random start",
         bool(module.weights()[found[0]["key"].weight].any()),
-        expected="random numbers in W_k",
+        expected="random numbers in the key's weight",
         got="zeros",
-        cause="only the last layer, W_v, starts at zero",
+        cause="only W_v starts at zero: leave the key as PyTorch makes it",
     )
     assignment = _four_positions(report, module, found, toy)
+    _equal_positions(report, module, assignment, toy)
     randomise(report, module, x)
     added = report.tensor("the result has the input's shape", module.forward(x), tuple(x.shape)) - x
     report.true(
@@ -467,6 +594,10 @@ def _block(impl: Handle, report: Report, toy: tuple[int, ...], x: Tensor, ndim: 
     learns_from_the_start(report, fresh, x, last, dead=("key",))
     blocks_are_apart(report, impl, x, 3, ndim=ndim)
     module_keeps_float32(report, impl, x, 3, ndim=ndim)
+
+
+def _unit(rows: Tensor) -> Tensor:
+    return rows / rows.norm(dim=2, keepdim=True)
 
 
 @exercise(
@@ -505,6 +636,14 @@ def e6(impl: Handle, report: Report) -> None:
     )
     report.ok("one number for each example")
     columns = rows / rows.norm(dim=1, keepdim=True)
+    if not fits(call.result, expected) and fits(call.result, expected, 1e-4):
+        report.fail(
+            "three rows by hand",
+            expected="2/9 and 4/9, to 8 digits",
+            got=f"up to {(call.result - expected).abs().max():.1g} away",
+            cause="a small number is added to the lengths (no row is zero: leave it out), or the "
+            "code computes in float32",
+        )
     report.close(
         "three chosen rows by hand",
         call.result,
@@ -532,7 +671,29 @@ def e6(impl: Handle, report: Report) -> None:
             "the length of the mean is not squared": (1 - units.mean(1).norm(dim=1)) / 2,
             "the mean over positions is a sum": (1 - units.sum(1).square().sum(1)) / 2,
             "the rows are divided by their sum, not by their length": (
-                1 - (rows / rows.sum(2, keepdim=True)).mean(1).square().sum(1)
+                (1 - (rows / rows.sum(2, keepdim=True)).mean(1).square().sum(1)) / 2,
+                (1 - (rows / rows.abs().sum(2, keepdim=True)).mean(1).square().sum(1)) / 2,
+            ),
+            "softmax: the rows are used as they are": (
+                (1 - _unit(rows.softmax(2)).mean(1).square().sum(1)) / 2,
+                (1 - rows.softmax(2).mean(1).square().sum(1)) / 2,
+            ),
+            "first the mean, then the length: first each row to length 1, then their mean": (
+                _numbers([0, 0])
+            ),
+            "the cosines lost their sign": (1 - units.abs().mean(1).square().sum(1)) / 2,
+            "this is the spread without a square: the distance is a mean of squares": (
+                units.std(1, unbiased=False).sum(1) / 2
+            ),
+            "the mean of each row is subtracted first: the formula has no such step": (
+                1 - _unit(rows - rows.mean(2, keepdim=True)).mean(1).square().sum(1)
+            )
+            / 2,
+            "the mean runs over the examples, too": (
+                (1 - units.mean((0, 1)).square().sum()) / 2
+            ).expand(2),
+            "the mean runs over the columns, too: it is one row of M numbers": (
+                1 - units.mean((1, 2)).square()
             )
             / 2,
             "columns are compared, not rows": (1 - columns.mean(2).square().sum(1)) / 2,
@@ -552,6 +713,7 @@ def e6(impl: Handle, report: Report) -> None:
             "the plus sign: (1 + cos)/2 is a similarity": 1 - expected,
         },
     )
+    examples_apart(report, lambda part: impl.call(part, [0, 3]), report.randn(3, 4, 5))
     report.close(
         "the order of the chosen queries does not matter",
         impl.call(attention, [3, 0, 2]),
@@ -587,7 +749,6 @@ def e6(impl: Handle, report: Report) -> None:
         got=f"{many.total} numbers",
         cause="a table of all pairs of rows: use the mean of the unit vectors",
     )
-    examples_apart(report, lambda part: impl.call(part, [0, 3]), report.randn(3, 4, 5))
     input_kept(report, call, attention)
     gradient_arrives(report, *impl.gradients(attention, chosen, cotangent=_numbers([1, 2])).inputs)
     keeps_float32(report, impl.call, attention, chosen)

@@ -57,7 +57,13 @@ def examples_apart(report: Report, run, *batches: Tensor) -> None:
     if not isinstance(together, Tensor):
         report.tensor(what, together, ())
     for part in alone:
-        report.tensor(what, part, (1, *together.shape[1:]))
+        report.tensor(
+            what,
+            part,
+            (1, *together.shape[1:]),
+            cause="a single example gives another shape: squeeze() drops axis 0 then, too, and "
+            "sizes written as numbers do not fit",
+        )
     cause = "examples are mixed: axis 0 must stay where it is"
     report.close(what, together, torch.cat(alone), cause=cause)
 

@@ -56,7 +56,11 @@ def _both_forms(last: str, wrong: dict[str, str]) -> list[Mutant]:
         ),
         Mutant("flipped", {_WEIGHTS: f"{_ONLY}.flip(1)"}, "turned around"),
         Mutant("scaled", {last: f"{last} / x.shape[1] ** 0.5"}, "divided by √C"),
-        Mutant("softmax behind", {last: f"return ({value}).softmax(1)"}, "a second softmax"),
+        Mutant(
+            "softmax behind",
+            {last: f"return ({value}).softmax(1)"},
+            "softmax behind the weighted sum",
+        ),
         Mutant("drops the batch", {last: f"return ({value})[0]"}, "axis 0, the examples, is gone"),
         Mutant("mixes examples", {_WEIGHTS: f"{_ONLY}.flip(0)"}, "examples are mixed"),
         Mutant("detached weights", {_WEIGHTS: f"{_ONLY}.detach()"}, "cut off"),
@@ -106,14 +110,20 @@ MUTANTS = {
         ),
         Mutant("scaled", {_SCORES: f"{_SCORES} / x.shape[1] ** 0.5"}, "divided by √C"),
         Mutant("mean of channels", {_SCORES: f"{_SCORES} / x.shape[1]"}, "W_k x_j is a sum"),
-        Mutant("no exp", {_SOFTMAX: "scores / scores.sum(1, keepdim=True)"}, "without exp"),
         Mutant(
-            "powers of 2", {_SOFTMAX: "(0.6931471805599453 * scores).softmax(1)"}, "powers of 2"
+            "no exp",
+            {_SOFTMAX: "scores / scores.sum(1, keepdim=True)"},
+            "softmax divides their exponentials",
+        ),
+        Mutant(
+            "powers of 2",
+            {_SOFTMAX: "(0.6931471805599453 * scores).softmax(1)"},
+            "powers of e, not of 2",
         ),
         Mutant(
             "hard maximum",
             {_SOFTMAX: "nn.functional.one_hot(scores.argmax(1), scores.shape[1]).to(x)"},
-            "only the largest score",
+            "position with the largest score",
         ),
         Mutant("log softmax", {_SOFTMAX: "scores.log_softmax(1)"}, "logarithm"),
         Mutant("sigmoid", {_SOFTMAX: "scores.sigmoid()"}, "does not compare the positions"),
@@ -318,7 +328,7 @@ MUTANTS = {
         Mutant(
             "key zero as well",
             {_ZERO_BIAS: f"{_ZERO_BIAS}        nn.init.zeros_(self.key.weight)\n"},
-            "only the last layer, W_v",
+            "only W_v starts at zero",
         ),
         Mutant("softmax twice", _attend("self.key(flat).softmax(2).softmax(2)"), "a second time"),
         Mutant("squared", _attend("self.key(flat).softmax(2).square()"), "are squared"),
@@ -474,7 +484,7 @@ MUTANTS = {
         Mutant("no lengths", {_UNITS: "units = rows"}, "not divided by their lengths"),
         Mutant("divided by sums", {"rows.norm(dim=2": "rows.sum(dim=2"}, "by their sum"),
         Mutant("half inside", {_RETURN6: "return 1 - mean.square().sum(dim=1) / 2"}, "then halve"),
-        Mutant("absolute sum", {"rows.norm(dim=2": "rows.abs().sum(dim=2"}, "absolute values"),
+        Mutant("absolute sum", {"rows.norm(dim=2": "rows.abs().sum(dim=2"}, "divided by their sum"),
         Mutant("not squared", {"mean.square().sum(dim=1)": "mean.norm(dim=1)"}, "is not squared"),
         Mutant("sum of units", {"units.mean(dim=1)": "units.sum(dim=1)"}, "positions is a sum"),
         Mutant("mean of squares", {".sum(dim=1)": ".mean(dim=1)"}, "not the squared length"),
@@ -699,3 +709,1088 @@ VARIANTS = {
         '    return (1 - torch.einsum("nm,nm->n", s, s) / len(u[0]) ** 2) / 2\n',
     },
 }
+
+
+# Whole answers, as they were handed in on trial: name, text, words of the message.
+_MORE = {
+    "c03-e1": [
+        Mutant(
+            "squeeze all",
+            {
+                "": (
+                    "def shared_attention(x, key_weight):\n"
+                    "    return torch.matmul(x.permute(0,2,1),key_weight[:,None]).squeeze().softmax(-1)\n"
+                )
+            },
+            "a single example gives another shape: squeeze() drops axis",
+        ),
+        Mutant(
+            "softmax x",
+            {
+                "": (
+                    "def shared_attention(x, key_weight):\n"
+                    "    return torch.einsum('ncl,c->nl',x.softmax(2),key_weight)\n"
+                )
+            },
+            "softmax comes behind W_k, not before it",
+        ),
+        Mutant(
+            "linear normalised",
+            {
+                "": (
+                    "def shared_attention(x, key_weight):\n"
+                    "    s = key_weight @ x\n"
+                    "    return s/s.sum(1,keepdim=True)\n"
+                )
+            },
+            "divided by the sum of the scores: softmax divides their",
+        ),
+        Mutant(
+            "base2",
+            {
+                "": (
+                    "def shared_attention(x, key_weight):\n"
+                    "    s = key_weight @ x\n"
+                    "    return (2**s)/(2**s).sum(1,keepdim=True)\n"
+                )
+            },
+            "the softmax has powers of e, not of 2",
+        ),
+        Mutant(
+            "abs",
+            {
+                "": (
+                    "def shared_attention(x, key_weight):\n"
+                    "    s = key_weight @ x\n"
+                    "    return s.abs().softmax(1)\n"
+                )
+            },
+            "the scores lost their sign",
+        ),
+        Mutant(
+            "relu",
+            {
+                "": (
+                    "def shared_attention(x, key_weight):\n"
+                    "    s = key_weight @ x\n"
+                    "    return s.relu().softmax(1)\n"
+                )
+            },
+            "the scores lost their sign",
+        ),
+        Mutant(
+            "key softmax",
+            {
+                "": (
+                    "def shared_attention(x, key_weight):\n"
+                    "    return (key_weight.softmax(0)@x).softmax(1)\n"
+                )
+            },
+            "softmax belongs to the scores, not to W_k",
+        ),
+        Mutant(
+            "x normalised",
+            {
+                "": (
+                    "def shared_attention(x, key_weight):\n"
+                    "    return (key_weight@F.normalize(x,dim=1)).softmax(1)\n"
+                )
+            },
+            "x is divided by its lengths: W_k x_j is the plain product",
+        ),
+        Mutant(
+            "times sqrt C",
+            {
+                "": (
+                    "def shared_attention(x, key_weight):\n"
+                    "    s = key_weight @ x\n"
+                    "    return (s*x.shape[1]**.5).softmax(1)\n"
+                )
+            },
+            "the scores are multiplied or divided before the softmax:",
+        ),
+        Mutant(
+            "weights times L",
+            {
+                "": (
+                    "def shared_attention(x, key_weight):\n"
+                    "    s = key_weight @ x\n"
+                    "    return s.softmax(1)*s.shape[1]\n"
+                )
+            },
+            "the weights are multiplied by a number: each row sums to 1",
+        ),
+        Mutant(
+            "hardmax",
+            {
+                "": (
+                    "def shared_attention(x, key_weight):\n"
+                    "    s = key_weight @ x\n"
+                    "    return F.one_hot(s.argmax(1),s.shape[1]).to(x)\n"
+                )
+            },
+            "only the position with the largest score is taken",
+        ),
+    ],
+    "c03-e2": [
+        Mutant(
+            "transposed reshape",
+            {
+                "": (
+                    "def context_eq2(x, key_weight, value_weight):\n"
+                    "    a = shared_attention(x, key_weight)\n"
+                    "    v=x.mT@value_weight.reshape(value_weight.shape[1],-1)\n"
+                    "    return (v*a[...,None]).sum(1)\n"
+                )
+            },
+            "W_v is reshaped: its transpose is value_weight.T",
+        ),
+        Mutant(
+            "W twice",
+            {
+                "": (
+                    "def context_eq2(x, key_weight, value_weight):\n"
+                    "    a = shared_attention(x, key_weight)\n"
+                    "    v=value_weight@x\n"
+                    "    return (v*a[:,None]).sum(2)*2\n"
+                )
+            },
+            "the result is multiplied by a number",
+        ),
+        Mutant(
+            "softmax values",
+            {
+                "": (
+                    "def context_eq2(x, key_weight, value_weight):\n"
+                    "    a = shared_attention(x, key_weight)\n"
+                    "    v=(value_weight@x).softmax(2)\n"
+                    "    return (v*a[:,None]).sum(2)\n"
+                )
+            },
+            "softmax of the values: it belongs to the scores W_k x_j",
+        ),
+        Mutant(
+            "weights over channels",
+            {
+                "": (
+                    "def context_eq2(x, key_weight, value_weight):\n"
+                    "    v=value_weight@x\n"
+                    "    a=v.softmax(1)\n"
+                    "    return (v*a).sum(2)\n"
+                )
+            },
+            "the weights come from W_v x_j: they come from W_k x_j",
+        ),
+        Mutant(
+            "max pool",
+            {
+                "": (
+                    "def context_eq2(x, key_weight, value_weight):\n"
+                    "    a = shared_attention(x, key_weight)\n"
+                    "    v=(value_weight@x)*a[:,None]\n"
+                    "    return v.amax(2)\n"
+                )
+            },
+            "the largest over the positions, not the sum",
+        ),
+        Mutant(
+            "scores as weights norm",
+            {
+                "": (
+                    "def context_eq2(x, key_weight, value_weight):\n"
+                    "    s=key_weight@x\n"
+                    "    a=s/s.sum(1,keepdim=True)\n"
+                    "    return ((value_weight@x)@a[:,:,None]).squeeze(2)\n"
+                )
+            },
+            "divided by the sum of the scores: softmax divides their",
+        ),
+        Mutant(
+            "scaled result",
+            {
+                "": (
+                    "def context_eq2(x, key_weight, value_weight):\n"
+                    "    a=((key_weight@x)/x.shape[1]**.5).softmax(1)\n"
+                    "    return ((value_weight@x)@a[:,:,None]).squeeze(2)\n"
+                )
+            },
+            "divided by √C: equation 2 has no scale",
+        ),
+        Mutant(
+            "squeeze",
+            {
+                "": (
+                    "def context_eq2(x, key_weight, value_weight):\n"
+                    "    a = shared_attention(x, key_weight)\n"
+                    "    return ((value_weight@x)@a[:,:,None]).squeeze()\n"
+                )
+            },
+            "axis 0, the examples, is gone",
+        ),
+        Mutant(
+            "detach W",
+            {
+                "": (
+                    "def context_eq2(x, key_weight, value_weight):\n"
+                    "    a = shared_attention(x, key_weight)\n"
+                    "    return ((value_weight.detach()@x)@a[:,:,None]).squeeze(2)\n"
+                )
+            },
+            "the result is cut off from the graph (detach, data, item,",
+        ),
+    ],
+    "c03-e3": [
+        Mutant(
+            "calls eq2",
+            {
+                "": (
+                    "def context_eq3(x, key_weight, value_weight):\n"
+                    "    return context_eq2(x,key_weight,value_weight)\n"
+                )
+            },
+            "W_v is applied to every position: take the weighted sum of",
+        ),
+        Mutant(
+            "reshape W",
+            {
+                "": (
+                    "def context_eq3(x, key_weight, value_weight):\n"
+                    "    a = shared_attention(x, key_weight)\n"
+                    "    p=(x*a[:,None]).sum(2)\n"
+                    "    return p@value_weight.reshape(value_weight.shape[1],-1)\n"
+                )
+            },
+            "W_v is reshaped: its transpose is value_weight.T",
+        ),
+        Mutant(
+            "by outputs",
+            {
+                "": (
+                    "def context_eq3(x, key_weight, value_weight):\n"
+                    "    a = shared_attention(x, key_weight)\n"
+                    "    return torch.stack([((w@x)*a).sum(1) for w in value_weight],1)\n"
+                )
+            },
+            "the positions are transformed one after the other: W_v",
+        ),
+        Mutant(
+            "weights pooled",
+            {
+                "": (
+                    "def context_eq3(x, key_weight, value_weight):\n"
+                    "    a = shared_attention(x, key_weight)\n"
+                    "    p=(x*a[:,None]).sum(2)\n"
+                    "    return p.softmax(1)@value_weight.T\n"
+                )
+            },
+            "softmax behind the weighted sum: it belongs to the scores",
+        ),
+        Mutant(
+            "relu pooled",
+            {
+                "": (
+                    "def context_eq3(x, key_weight, value_weight):\n"
+                    "    a = shared_attention(x, key_weight)\n"
+                    "    p=(x*a[:,None]).sum(2).relu()\n"
+                    "    return p@value_weight.T\n"
+                )
+            },
+            "a ReLU stands before W_v",
+        ),
+        Mutant(
+            "chunks eq2",
+            {
+                "": (
+                    "def context_eq3(x, key_weight, value_weight):\n"
+                    "    a = shared_attention(x, key_weight)\n"
+                    "    t=0\n"
+                    "    for e,w in zip(x.split(100,2),a.split(100,1)):\n"
+                    "        t=t+((value_weight@e)*w[:,None]).sum(2)\n"
+                    "    return t\n"
+                )
+            },
+            "the positions are transformed one after the other: W_v",
+        ),
+        Mutant(
+            "squeeze",
+            {
+                "": (
+                    "def context_eq3(x, key_weight, value_weight):\n"
+                    "    a = shared_attention(x, key_weight)\n"
+                    "    return (value_weight@(x@a[:,:,None])).squeeze()\n"
+                )
+            },
+            "axis 0, the examples, is gone",
+        ),
+        Mutant(
+            "detach x in sum",
+            {
+                "": (
+                    "def context_eq3(x, key_weight, value_weight):\n"
+                    "    a = shared_attention(x, key_weight)\n"
+                    "    p=(x.detach()*a[:,None]).sum(2)\n"
+                    "    return p@value_weight.T\n"
+                )
+            },
+            "a part of the formula is cut off from the graph (detach,",
+            hidden=True,
+        ),
+    ],
+    "c03-e4": [
+        Mutant(
+            "tensor",
+            {
+                "": (
+                    "def multiply_adds(channels, positions):\n"
+                    "    c,l=torch.tensor(channels),torch.tensor(positions)\n"
+                    "    return 2*c*l+l*c*c, 2*c*l+c*c\n"
+                )
+            },
+            "count with plain Python numbers, without tensors, text or",
+        ),
+        Mutant(
+            "strs",
+            {
+                "": (
+                    "def multiply_adds(channels, positions):\n"
+                    "    c,l=channels,positions\n"
+                    "    return str(2*c*l+l*c*c), str(2*c*l+c*c)\n"
+                )
+            },
+            "count with plain Python numbers, without tensors, text or",
+        ),
+        Mutant(
+            "scores only L",
+            {
+                "": (
+                    "def multiply_adds(channels, positions):\n"
+                    "    c,l=channels,positions\n"
+                    "    return l+l*c*c+c*l, l+c*c+c*l\n"
+                )
+            },
+            "one number for each position is not enough: each score",
+        ),
+        Mutant(
+            "sum only C",
+            {
+                "": (
+                    "def multiply_adds(channels, positions):\n"
+                    "    c,l=channels,positions\n"
+                    "    return c*l+l*c*c+c, c*l+c*c+c\n"
+                )
+            },
+            "one number for each position is not enough: each score",
+        ),
+        Mutant(
+            "Wz too",
+            {
+                "": (
+                    "def multiply_adds(channels, positions):\n"
+                    "    c,l=channels,positions\n"
+                    "    return 2*c*l+2*l*c*c, 2*c*l+2*c*c\n"
+                )
+            },
+            "there is one W_v and no W_z: equation 2 dropped it",
+        ),
+        Mutant(
+            "query too",
+            {
+                "": (
+                    "def multiply_adds(channels, positions):\n"
+                    "    c,l=channels,positions\n"
+                    "    return 3*c*l+l*c*c, 3*c*l+c*c\n"
+                )
+            },
+            "softmax, additions and the residual are free, and there is",
+        ),
+        Mutant(
+            "minus adds",
+            {
+                "": (
+                    "def multiply_adds(channels, positions):\n"
+                    "    c,l=channels,positions\n"
+                    "    return 2*c*l+l*c*c-c, 2*c*l+c*c-c\n"
+                )
+            },
+            "the additions are counted again: a multiply-add is a",
+        ),
+        Mutant(
+            "eq3 scores once",
+            {
+                "": (
+                    "def multiply_adds(channels, positions):\n"
+                    "    c,l=channels,positions\n"
+                    "    return 2*c*l+l*c*c, c+c*l+c*c\n"
+                )
+            },
+            "equation 3 computes a score at every position, too",
+        ),
+        Mutant(
+            "list of lists",
+            {
+                "": (
+                    "def multiply_adds(channels, positions):\n"
+                    "    c,l=channels,positions\n"
+                    "    return [c*l,l*c*c,c*l],[c*l,c*c,c*l]\n"
+                )
+            },
+            "count with plain Python numbers, without tensors, text or",
+        ),
+    ],
+    "c03-e5": [
+        Mutant(
+            "key zero",
+            {
+                "": (
+                    "class SimplifiedNonLocalBlock(nn.Module):\n"
+                    "    def __init__(self, in_channels, ndim=2):\n"
+                    "        super().__init__()\n"
+                    "        self.ndim=ndim\n"
+                    "        self.key=nn.Conv1d(in_channels,1,1)\n"
+                    "        self.value=nn.Linear(in_channels,in_channels)\n"
+                    "        nn.init.zeros_(self.value.weight)\n"
+                    "        nn.init.zeros_(self.value.bias)\n"
+                    "        nn.init.zeros_(self.key.weight)\n"
+                    "        nn.init.zeros_(self.key.bias)\n"
+                    "\n"
+                    "    def forward(self, x):\n"
+                    "        f=x.flatten(2)\n"
+                    "        w=self.key(f).softmax(2)\n"
+                    "        p=(w*f).sum(2)\n"
+                    "        c=self.value(p)\n"
+                    "        return x+c.reshape(*c.shape,*[1]*self.ndim)\n"
+                )
+            },
+            "only W_v starts at zero: leave the key as PyTorch makes it",
+        ),
+        Mutant(
+            "all zero init",
+            {
+                "": (
+                    "class SimplifiedNonLocalBlock(nn.Module):\n"
+                    "    def __init__(self, in_channels, ndim=2):\n"
+                    "        super().__init__()\n"
+                    "        self.ndim=ndim\n"
+                    "        self.key=nn.Conv1d(in_channels,1,1)\n"
+                    "        self.value=nn.Linear(in_channels,in_channels)\n"
+                    "        nn.init.zeros_(self.value.weight)\n"
+                    "        nn.init.zeros_(self.value.bias)\n"
+                    "        for p in self.parameters():\n"
+                    "            nn.init.zeros_(p)\n"
+                    "\n"
+                    "    def forward(self, x):\n"
+                    "        f=x.flatten(2)\n"
+                    "        w=self.key(f).softmax(2)\n"
+                    "        p=(w*f).sum(2)\n"
+                    "        c=self.value(p)\n"
+                    "        return x+c.reshape(*c.shape,*[1]*self.ndim)\n"
+                )
+            },
+            "only W_v starts at zero: leave the key as PyTorch makes it",
+        ),
+        Mutant(
+            "layer norm",
+            {
+                "": (
+                    "class SimplifiedNonLocalBlock(nn.Module):\n"
+                    "    def __init__(self, in_channels, ndim=2):\n"
+                    "        super().__init__()\n"
+                    "        self.ndim=ndim\n"
+                    "        self.key=nn.Conv1d(in_channels,1,1)\n"
+                    "        self.value=nn.Linear(in_channels,in_channels)\n"
+                    "        nn.init.zeros_(self.value.weight)\n"
+                    "        nn.init.zeros_(self.value.bias)\n"
+                    "\n"
+                    "    def forward(self, x):\n"
+                    "        f=x.flatten(2)\n"
+                    "        w=self.key(f).softmax(2)\n"
+                    "        p=(w*f).sum(2)\n"
+                    "        c=F.layer_norm(self.value(p),p.shape[1:])\n"
+                    "        return x+c.reshape(*c.shape,*[1]*self.ndim)\n"
+                )
+            },
+            "a norm stands behind W_v: equation 3 has none",
+        ),
+        Mutant(
+            "layer norm pooled",
+            {
+                "": (
+                    "class SimplifiedNonLocalBlock(nn.Module):\n"
+                    "    def __init__(self, in_channels, ndim=2):\n"
+                    "        super().__init__()\n"
+                    "        self.ndim=ndim\n"
+                    "        self.key=nn.Conv1d(in_channels,1,1)\n"
+                    "        self.value=nn.Linear(in_channels,in_channels)\n"
+                    "        nn.init.zeros_(self.value.weight)\n"
+                    "        nn.init.zeros_(self.value.bias)\n"
+                    "\n"
+                    "    def forward(self, x):\n"
+                    "        f=x.flatten(2)\n"
+                    "        w=self.key(f).softmax(2)\n"
+                    "        p=(w*f).sum(2)\n"
+                    "        c=self.value(F.layer_norm(p,p.shape[1:]))\n"
+                    "        return x+c.reshape(*c.shape,*[1]*self.ndim)\n"
+                )
+            },
+            "a norm stands before W_v: equation 3 has none",
+        ),
+        Mutant(
+            "dropout",
+            {
+                "": (
+                    "class SimplifiedNonLocalBlock(nn.Module):\n"
+                    "    def __init__(self, in_channels, ndim=2):\n"
+                    "        super().__init__()\n"
+                    "        self.ndim=ndim\n"
+                    "        self.key=nn.Conv1d(in_channels,1,1)\n"
+                    "        self.value=nn.Linear(in_channels,in_channels)\n"
+                    "        nn.init.zeros_(self.value.weight)\n"
+                    "        nn.init.zeros_(self.value.bias)\n"
+                    "\n"
+                    "    def forward(self, x):\n"
+                    "        f=x.flatten(2)\n"
+                    "        w=self.key(f).softmax(2)\n"
+                    "        p=(w*f).sum(2)\n"
+                    "        c=F.dropout(self.value(p),0.1,self.training)\n"
+                    "        return x+c.reshape(*c.shape,*[1]*self.ndim)\n"
+                )
+            },
+            "is there a step that the table does not have: a norm, an",
+        ),
+        Mutant(
+            "cached map",
+            {
+                "": (
+                    "class SimplifiedNonLocalBlock(nn.Module):\n"
+                    "    def __init__(self, in_channels, ndim=2):\n"
+                    "        super().__init__()\n"
+                    "        self.ndim=ndim\n"
+                    "        self.key=nn.Conv1d(in_channels,1,1)\n"
+                    "        self.value=nn.Linear(in_channels,in_channels)\n"
+                    "        nn.init.zeros_(self.value.weight)\n"
+                    "        nn.init.zeros_(self.value.bias)\n"
+                    "        self.m=None\n"
+                    "\n"
+                    "    def forward(self, x):\n"
+                    "        f=x.flatten(2)\n"
+                    "        if self.m is None or self.m.shape[-1]!=f.shape[-1] or len(self.m)!=len(f):\n"
+                    "            self.m=self.key(f).softmax(2).detach()\n"
+                    "        p=(self.m*f).sum(2)\n"
+                    "        c=self.value(p)\n"
+                    "        return x+c.reshape(*c.shape,*[1]*self.ndim)\n"
+                )
+            },
+            "positions and channels are mixed when the map is folded or",
+        ),
+        Mutant(
+            "gamma float",
+            {
+                "": (
+                    "class SimplifiedNonLocalBlock(nn.Module):\n"
+                    "    def __init__(self, in_channels, ndim=2):\n"
+                    "        super().__init__()\n"
+                    "        self.ndim=ndim\n"
+                    "        self.key=nn.Conv1d(in_channels,1,1)\n"
+                    "        self.value=nn.Linear(in_channels,in_channels)\n"
+                    "        nn.init.zeros_(self.value.weight)\n"
+                    "        nn.init.zeros_(self.value.bias)\n"
+                    "\n"
+                    "    def forward(self, x):\n"
+                    "        f=x.flatten(2)\n"
+                    "        w=self.key(f).softmax(2)\n"
+                    "        p=(w*f).sum(2)\n"
+                    "        c=self.value(p)\n"
+                    "        return x+0.1*c.reshape(*c.shape,*[1]*self.ndim)\n"
+                )
+            },
+            "is there a step that the table does not have: a norm, an",
+        ),
+        Mutant(
+            "key softmax input",
+            {
+                "": (
+                    "class SimplifiedNonLocalBlock(nn.Module):\n"
+                    "    def __init__(self, in_channels, ndim=2):\n"
+                    "        super().__init__()\n"
+                    "        self.ndim=ndim\n"
+                    "        self.key=nn.Conv1d(in_channels,1,1)\n"
+                    "        self.value=nn.Linear(in_channels,in_channels)\n"
+                    "        nn.init.zeros_(self.value.weight)\n"
+                    "        nn.init.zeros_(self.value.bias)\n"
+                    "\n"
+                    "    def forward(self, x):\n"
+                    "        f=x.flatten(2)\n"
+                    "        w=self.key(f.softmax(2))\n"
+                    "        p=(w*f).sum(2)\n"
+                    "        c=self.value(p)\n"
+                    "        return x+c.reshape(*c.shape,*[1]*self.ndim)\n"
+                )
+            },
+            "the weights do not sum to 1: the softmax comes behind W_k,",
+        ),
+        Mutant(
+            "tanh",
+            {
+                "": (
+                    "class SimplifiedNonLocalBlock(nn.Module):\n"
+                    "    def __init__(self, in_channels, ndim=2):\n"
+                    "        super().__init__()\n"
+                    "        self.ndim=ndim\n"
+                    "        self.key=nn.Conv1d(in_channels,1,1)\n"
+                    "        self.value=nn.Linear(in_channels,in_channels)\n"
+                    "        nn.init.zeros_(self.value.weight)\n"
+                    "        nn.init.zeros_(self.value.bias)\n"
+                    "\n"
+                    "    def forward(self, x):\n"
+                    "        f=x.flatten(2)\n"
+                    "        w=self.key(f).softmax(2)\n"
+                    "        p=(w*f).sum(2)\n"
+                    "        c=self.value(p).tanh()\n"
+                    "        return x+c.reshape(*c.shape,*[1]*self.ndim)\n"
+                )
+            },
+            "tanh or sigmoid stands behind W_v",
+        ),
+        Mutant(
+            "scale L",
+            {
+                "": (
+                    "class SimplifiedNonLocalBlock(nn.Module):\n"
+                    "    def __init__(self, in_channels, ndim=2):\n"
+                    "        super().__init__()\n"
+                    "        self.ndim=ndim\n"
+                    "        self.key=nn.Conv1d(in_channels,1,1)\n"
+                    "        self.value=nn.Linear(in_channels,in_channels)\n"
+                    "        nn.init.zeros_(self.value.weight)\n"
+                    "        nn.init.zeros_(self.value.bias)\n"
+                    "\n"
+                    "    def forward(self, x):\n"
+                    "        f=x.flatten(2)\n"
+                    "        w=self.key(f).softmax(2)\n"
+                    "        p=(w*f).sum(2)*f.shape[2]\n"
+                    "        c=self.value(p)\n"
+                    "        return x+c.reshape(*c.shape,*[1]*self.ndim)\n"
+                )
+            },
+            "multiplied with the number of positions",
+        ),
+        Mutant(
+            "view T",
+            {
+                "": (
+                    "class SimplifiedNonLocalBlock(nn.Module):\n"
+                    "    def __init__(self, in_channels, ndim=2):\n"
+                    "        super().__init__()\n"
+                    "        self.ndim=ndim\n"
+                    "        self.key=nn.Conv1d(in_channels,1,1)\n"
+                    "        self.value=nn.Linear(in_channels,in_channels)\n"
+                    "        nn.init.zeros_(self.value.weight)\n"
+                    "        nn.init.zeros_(self.value.bias)\n"
+                    "\n"
+                    "    def forward(self, x):\n"
+                    "        n,c=x.shape[:2]\n"
+                    "        t=x.reshape(n,-1,c)\n"
+                    "        w=torch.softmax(t@self.key.weight[0,:,0]+self.key.bias,1)\n"
+                    "        p=(w[...,None]*t).sum(1)\n"
+                    "        v=self.value(p)\n"
+                    "        return x+v.reshape(*v.shape,*[1]*self.ndim)\n"
+                )
+            },
+            "positions and channels are mixed: flatten to (N, C, L), and",
+        ),
+        Mutant(
+            "pooled residual",
+            {
+                "": (
+                    "class SimplifiedNonLocalBlock(nn.Module):\n"
+                    "    def __init__(self, in_channels, ndim=2):\n"
+                    "        super().__init__()\n"
+                    "        self.ndim=ndim\n"
+                    "        self.key=nn.Conv1d(in_channels,1,1)\n"
+                    "        self.value=nn.Linear(in_channels,in_channels)\n"
+                    "        nn.init.zeros_(self.value.weight)\n"
+                    "        nn.init.zeros_(self.value.bias)\n"
+                    "\n"
+                    "    def forward(self, x):\n"
+                    "        f=x.flatten(2)\n"
+                    "        w=self.key(f).softmax(2)\n"
+                    "        p=(w*f).sum(2)\n"
+                    "        c=self.value(p)+p\n"
+                    "        return x+c.reshape(*c.shape,*[1]*self.ndim)\n"
+                )
+            },
+            "the last layer starts at zero, so something else changes",
+        ),
+        Mutant(
+            "detached residual",
+            {
+                "": (
+                    "class SimplifiedNonLocalBlock(nn.Module):\n"
+                    "    def __init__(self, in_channels, ndim=2):\n"
+                    "        super().__init__()\n"
+                    "        self.ndim=ndim\n"
+                    "        self.key=nn.Conv1d(in_channels,1,1)\n"
+                    "        self.value=nn.Linear(in_channels,in_channels)\n"
+                    "        nn.init.zeros_(self.value.weight)\n"
+                    "        nn.init.zeros_(self.value.bias)\n"
+                    "\n"
+                    "    def forward(self, x):\n"
+                    "        f=x.flatten(2)\n"
+                    "        w=self.key(f).softmax(2)\n"
+                    "        p=(w*f).sum(2)\n"
+                    "        c=self.value(p)\n"
+                    "        return x.detach()+c.reshape(*c.shape,*[1]*self.ndim)\n"
+                )
+            },
+            "a part of the formula is cut off from the graph (detach,",
+            hidden=True,
+        ),
+    ],
+    "c03-e6": [
+        Mutant(
+            "L1",
+            {
+                "": (
+                    "def query_dependence(attention, chosen):\n"
+                    "    attention = attention[:, chosen]\n"
+                    "    u=attention/attention.abs().sum(2,keepdim=True)\n"
+                    "    return (1-u.mean(1).square().sum(1))/2\n"
+                )
+            },
+            "the rows are divided by their sum, not by their length",
+        ),
+        Mutant(
+            "float32",
+            {
+                "": (
+                    "def query_dependence(attention, chosen):\n"
+                    "    attention = attention[:, chosen]\n"
+                    "    u=F.normalize(attention.float(),dim=2)\n"
+                    "    return ((1-u.mean(1).square().sum(1))/2).to(attention.dtype)\n"
+                )
+            },
+            "a small number is added to the lengths (no row is zero:",
+        ),
+        Mutant(
+            "eps",
+            {
+                "": (
+                    "def query_dependence(attention, chosen):\n"
+                    "    attention = attention[:, chosen]\n"
+                    "    u=attention/(attention.norm(dim=2,keepdim=True)+1e-8)\n"
+                    "    return (1-u.mean(1).square().sum(1))/2\n"
+                )
+            },
+            "the rows are not divided by their lengths, or pairs are",
+        ),
+        Mutant(
+            "softmax again",
+            {
+                "": (
+                    "def query_dependence(attention, chosen):\n"
+                    "    attention = attention[:, chosen]\n"
+                    "    u=F.normalize(attention.softmax(2),dim=2)\n"
+                    "    return (1-u.mean(1).square().sum(1))/2\n"
+                )
+            },
+            "softmax: the rows are used as they are",
+        ),
+        Mutant(
+            "mean first",
+            {
+                "": (
+                    "def query_dependence(attention, chosen):\n"
+                    "    attention = attention[:, chosen]\n"
+                    "    m=F.normalize(attention.mean(1),dim=1)\n"
+                    "    return (1-m.square().sum(1))/2\n"
+                )
+            },
+            "first the mean, then the length: first each row to length",
+        ),
+        Mutant(
+            "std",
+            {
+                "": (
+                    "def query_dependence(attention, chosen):\n"
+                    "    attention = attention[:, chosen]\n"
+                    "    u=attention/attention.norm(dim=2,keepdim=True)\n"
+                    "    return u.std(1,unbiased=False).sum(1)/2\n"
+                )
+            },
+            "this is the spread without a square: the distance is a mean",
+        ),
+        Mutant(
+            "abs",
+            {
+                "": (
+                    "def query_dependence(attention, chosen):\n"
+                    "    attention = attention[:, chosen]\n"
+                    "    u=attention/attention.norm(dim=2,keepdim=True)\n"
+                    "    return (1-u.abs().mean(1).square().sum(1))/2\n"
+                )
+            },
+            "the cosines lost their sign",
+        ),
+        Mutant(
+            "batch mean",
+            {
+                "": (
+                    "def query_dependence(attention, chosen):\n"
+                    "    attention = attention[:, chosen]\n"
+                    "    u=attention/attention.norm(dim=2,keepdim=True)\n"
+                    "    return (1-u.mean((0,1)).square().sum())[None].expand(len(u))/2\n"
+                )
+            },
+            "the mean runs over the examples, too",
+        ),
+        Mutant(
+            "squeeze",
+            {
+                "": (
+                    "def query_dependence(attention, chosen):\n"
+                    "    attention = attention[:, chosen]\n"
+                    "    u=attention/attention.norm(dim=2,keepdim=True)\n"
+                    "    return ((1-u.mean(1).square().sum(1))/2).squeeze()\n"
+                )
+            },
+            "a single example gives another shape: squeeze() drops axis",
+        ),
+        Mutant(
+            "mean of all",
+            {
+                "": (
+                    "def query_dependence(attention, chosen):\n"
+                    "    attention = attention[:, chosen]\n"
+                    "    u=attention/attention.norm(dim=2,keepdim=True)\n"
+                    "    return (1-u.mean((1,2)).square())/2\n"
+                )
+            },
+            "the mean runs over the columns, too: it is one row of M",
+        ),
+        Mutant(
+            "center",
+            {
+                "": (
+                    "def query_dependence(attention, chosen):\n"
+                    "    attention = attention[:, chosen]\n"
+                    "    a=attention-attention.mean(2,keepdim=True)\n"
+                    "    u=F.normalize(a,dim=2)\n"
+                    "    return (1-u.mean(1).square().sum(1))/2\n"
+                )
+            },
+            "the mean of each row is subtracted first: the formula has",
+        ),
+    ],
+}
+for _exercise, _mutants in _MORE.items():
+    MUTANTS[_exercise] += _mutants
+
+_MORE_VARIANTS = {
+    "c03-e1": {
+        "linear": (
+            "def shared_attention(x, key_weight):\n"
+            "    return F.linear(x.mT,key_weight).softmax(-1)\n"
+        ),
+        "logsumexp": (
+            "def shared_attention(x, key_weight):\n"
+            "    s = key_weight @ x\n"
+            "    return (s-s.logsumexp(1,keepdim=True)).exp()\n"
+        ),
+        "loops": (
+            "def shared_attention(x, key_weight):\n"
+            "    out=[]\n"
+            "    for ex in x:\n"
+            "        s=torch.stack([key_weight@ex[:,j] for j in range(ex.shape[1])])\n"
+            "        out.append(F.softmax(s,dim=0))\n"
+            "    return torch.stack(out)\n"
+        ),
+        "exp max detach": (
+            "def shared_attention(x, key_weight):\n"
+            "    s = key_weight @ x\n"
+            "    e=torch.exp(s-s.max(1,keepdim=True).values.detach())\n"
+            "    return e/e.sum(1,keepdim=True)\n"
+        ),
+    },
+    "c03-e2": {
+        "vmap": (
+            "def context_eq2(x, key_weight, value_weight):\n"
+            "    def one(e):\n"
+            "        a=(key_weight@e).softmax(0)\n"
+            "        return (value_weight@e)@a\n"
+            "    return torch.vmap(one)(x)\n"
+        ),
+        "loops": (
+            "def context_eq2(x, key_weight, value_weight):\n"
+            "    a = shared_attention(x, key_weight)\n"
+            "    out=[]\n"
+            "    for n in range(len(x)):\n"
+            "        t=0\n"
+            "        for j in range(x.shape[2]):\n"
+            "            t=t+a[n,j]*(value_weight@x[n,:,j])\n"
+            "        out.append(t)\n"
+            "    return torch.stack(out)\n"
+        ),
+        "rowwise": (
+            "def context_eq2(x, key_weight, value_weight):\n"
+            "    a = shared_attention(x, key_weight)\n"
+            "    return torch.stack([((w@x)*a).sum(1) for w in value_weight],1)\n"
+        ),
+        "elementwise": (
+            "def context_eq2(x, key_weight, value_weight):\n"
+            "    a = shared_attention(x, key_weight)\n"
+            "    v=(value_weight[None,:,:,None]*x[:,None]).sum(2)\n"
+            "    return (v*a[:,None]).sum(2)\n"
+        ),
+    },
+    "c03-e3": {
+        "vmap": (
+            "def context_eq3(x, key_weight, value_weight):\n"
+            "    def one(e):\n"
+            "        a=(key_weight@e).softmax(0)\n"
+            "        return value_weight@(e@a)\n"
+            "    return torch.vmap(one)(x)\n"
+        ),
+        "loops": (
+            "def context_eq3(x, key_weight, value_weight):\n"
+            "    a = shared_attention(x, key_weight)\n"
+            "    p=0\n"
+            "    for j in range(x.shape[2]):\n"
+            "        p=p+a[:,j,None]*x[:,:,j]\n"
+            "    return p@value_weight.t()\n"
+        ),
+        "conv": (
+            "def context_eq3(x, key_weight, value_weight):\n"
+            "    a = shared_attention(x, key_weight)\n"
+            "    p=(x*a[:,None]).sum(2,keepdim=True)\n"
+            "    return F.conv1d(p,value_weight[:,:,None])[:,:,0]\n"
+        ),
+        "multi_dot": (
+            "def context_eq3(x, key_weight, value_weight):\n"
+            "    a = shared_attention(x, key_weight)\n"
+            "    return torch.stack([torch.linalg.multi_dot([value_weight,e,w]) for e,w in zip(x,a)])\n"
+        ),
+    },
+    "c03-e4": {
+        "numpy": (
+            "def multiply_adds(channels, positions):\n"
+            "    import numpy as np\n"
+            "    c,l=np.int64(channels),np.int64(positions)\n"
+            "    return c*l+l*c*c+c*l, c*l+c*c+c*l\n"
+        ),
+        "namedtuple": (
+            "from collections import namedtuple\n"
+            "C=namedtuple('C','eq2 eq3')\n"
+            "def multiply_adds(channels, positions):\n"
+            "    s=2*channels*positions\n"
+            "    return C(s+positions*channels**2, s+channels**2)\n"
+        ),
+    },
+    "c03-e5": {
+        "conv1d value": (
+            "class SimplifiedNonLocalBlock(nn.Module):\n"
+            "    def __init__(self, in_channels, ndim=2):\n"
+            "        super().__init__()\n"
+            "        self.key=nn.Conv1d(in_channels,1,1,bias=False)\n"
+            "        self.value=nn.Conv1d(in_channels,in_channels,1)\n"
+            "        self.softmax=nn.Softmax(dim=-1)\n"
+            "        self.value.weight.data.zero_()\n"
+            "        self.value.bias.data.zero_()\n"
+            "\n"
+            "    def forward(self, x):\n"
+            "        s=x.shape\n"
+            "        f=x.view(s[0],s[1],-1)\n"
+            "        c=torch.bmm(f,self.softmax(self.key(f)).transpose(1,2))\n"
+            "        return (f+self.value(c)).view(s)\n"
+        ),
+        "dict of convs": (
+            "class SimplifiedNonLocalBlock(nn.Module):\n"
+            "    def __init__(self, in_channels, ndim=2):\n"
+            "        super().__init__()\n"
+            "        C={1:nn.Conv1d,2:nn.Conv2d,3:nn.Conv3d}[ndim]\n"
+            "        self.key=C(in_channels,1,1)\n"
+            "        self.value=C(in_channels,in_channels,1)\n"
+            "        nn.init.zeros_(self.value.weight)\n"
+            "        nn.init.zeros_(self.value.bias)\n"
+            "\n"
+            "    def forward(self, x):\n"
+            "        a=self.key(x)\n"
+            "        a=torch.softmax(a.flatten(1),1).view_as(a)\n"
+            "        d=tuple(range(2,x.dim()))\n"
+            "        return x+self.value((a*x).sum(d,keepdim=True))\n"
+        ),
+        "module dict": (
+            "class SimplifiedNonLocalBlock(nn.Module):\n"
+            "    def __init__(self, in_channels, ndim=2):\n"
+            "        super().__init__()\n"
+            "        self.layers=nn.ModuleDict({'key':nn.Linear(in_channels,1),'value':nn.Linear(in_channels,in_channels)})\n"
+            "        for p in self.layers['value'].parameters():\n"
+            "            nn.init.zeros_(p)\n"
+            "\n"
+            "    def forward(self, x):\n"
+            "        t=x.flatten(2).mT\n"
+            "        w=self.layers['key'](t).softmax(1)\n"
+            "        y=self.layers['value']((w*t).sum(1))\n"
+            "        return (t+y[:,None]).mT.unflatten(2,x.shape[2:])\n"
+        ),
+        "wrapped": (
+            "class Pool(nn.Module):\n"
+            "    def __init__(self,c):\n"
+            "        super().__init__()\n"
+            "        self.key=nn.Conv1d(c,1,1)\n"
+            "    def forward(self,x):\n"
+            "        f=x.flatten(2)\n"
+            "        return (self.key(f).softmax(-1)*f).sum(-1)\n"
+            "class SimplifiedNonLocalBlock(nn.Module):\n"
+            "    def __init__(self, in_channels, ndim=2):\n"
+            "        super().__init__()\n"
+            "        self.pool=Pool(in_channels)\n"
+            "        self.value=nn.Linear(in_channels,in_channels)\n"
+            "        nn.init.zeros_(self.value.weight)\n"
+            "        nn.init.zeros_(self.value.bias)\n"
+            "\n"
+            "    def forward(self, x):\n"
+            "        y=self.value(self.pool(x))\n"
+            "        return x+y.view(*y.shape,*(1,)*(x.dim()-2))\n"
+        ),
+        "sequential": (
+            "class SimplifiedNonLocalBlock(nn.Module):\n"
+            "    def __init__(self, in_channels, ndim=2):\n"
+            "        super().__init__()\n"
+            "        self.net=nn.Sequential(nn.Linear(in_channels,in_channels))\n"
+            "        self.key=nn.Linear(in_channels,1,bias=False)\n"
+            "        [nn.init.zeros_(p) for p in self.net.parameters()]\n"
+            "\n"
+            "    def forward(self, x):\n"
+            "        t=torch.movedim(x,1,-1).flatten(1,-2)\n"
+            "        p=torch.einsum('nlo,nlc->nc',self.key(t).softmax(1),t)\n"
+            "        return torch.movedim(torch.movedim(x,1,-1)+self.net(p).view(len(x),*[1]*(x.dim()-2),-1),-1,1)\n"
+        ),
+    },
+    "c03-e6": {
+        "var": (
+            "def query_dependence(attention, chosen):\n"
+            "    attention = attention[:, chosen]\n"
+            "    u=attention/attention.norm(dim=2,keepdim=True)\n"
+            "    return u.var(1,unbiased=False).sum(1)/2\n"
+        ),
+        "vmap": (
+            "def query_dependence(attention, chosen):\n"
+            "    attention = attention[:, chosen]\n"
+            "    def one(a):\n"
+            "        m=F.normalize(a,dim=1).mean(0)\n"
+            "        return (1-m@m)/2\n"
+            "    return torch.vmap(one)(attention)\n"
+        ),
+        "loop": (
+            "def query_dependence(attention, chosen):\n"
+            "    attention = attention[:, chosen]\n"
+            "    t=0\n"
+            "    L=attention.shape[1]\n"
+            "    for i in range(L):\n"
+            "        t=t+F.normalize(attention[:,i],dim=-1)\n"
+            "    return (1-(t/L).square().sum(-1))/2\n"
+        ),
+    },
+}
+for _exercise, _variants in _MORE_VARIANTS.items():
+    VARIANTS[_exercise].update(_variants)

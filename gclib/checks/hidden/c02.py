@@ -9,7 +9,7 @@ from gclib.analysis import distances
 from gclib.checks import c02
 from gclib.checks.exercise import hidden_check
 from gclib.checks.handle import Handle
-from gclib.checks.report import Report
+from gclib.checks.report import Report, fits
 
 _SHAPES = ((1, 1, 1), (2, 3, 5), (4, 6, 2), (2, 7, 7), (1, 12, 3))
 
@@ -73,7 +73,15 @@ def e3(impl: Handle, report: Report) -> None:
     """The same, and no tensor of pairs for any number of channels."""
     _is_cosine_distance(impl, report)
     for positions, width in ((200, 1), (400, 16)):
-        wide = impl.inspect(report.randn(1, positions, width))
+        vectors = report.randn(1, positions, width)
+        wide = impl.inspect(vectors)
+        expected = distances.average_cosine_distance(vectors)
+        report.close(
+            f"{positions} positions, {width} channels",
+            wide.result,
+            expected,
+            cause="some positions are left out: the mean runs over all of them",
+        )
         report.true(
             f"{positions} positions, {width} channels: no pairs",
             wide.largest < positions * positions and wide.total < positions * positions,
@@ -92,9 +100,10 @@ def _jsd(p: Tensor, q: Tensor) -> Tensor:
 def e4(impl: Handle, report: Report) -> None:
     """Random distributions, sharp ones, zeros, and both gradients."""
     for shape in ((1,), (3,), (2, 4), (2, 3, 5), (4, 1, 1)):
-        for sharp in (0.1, 1, 30):
-            p, q = (sharp * report.randn(2, *shape)).softmax(-1)
-            report.close(f"shape {shape}, sharpness {sharp}", impl.call(p, q), _jsd(p, q))
+        with report.group(f"shape {shape}"):
+            for sharp in (0.1, 1, 30):
+                p, q = (sharp * report.randn(2, *shape)).softmax(-1)
+                report.close(f"sharpness {sharp}", impl.call(p, q), _jsd(p, q))
     p, q = report.randn(2, 3, 8).softmax(-1)
     p[:, :3], q[:, 2:5] = 0, 0
     p, q = p / p.sum(-1, keepdim=True), q / q.sum(-1, keepdim=True)
@@ -106,7 +115,18 @@ def e4(impl: Handle, report: Report) -> None:
     (_jsd(*leaves) * cotangent).sum().backward()
     gradients = impl.gradients(p, q, cotangent=cotangent).inputs
     for name, gradient, leaf in zip("pq", gradients, leaves, strict=True):
+        if gradient is not None and gradient.shape == leaf.shape:
+            # Dividing rows by their sum again is right, and takes a constant off the gradient.
+            again = leaf.grad - (leaf.grad * leaf.detach()).sum(-1, keepdim=True)
+            gradient = leaf.grad if fits(gradient, again) else gradient
         report.gradient(f"gradient of {name}", gradient, leaf.grad)
+    same = impl.gradients(p, p, cotangent=cotangent).inputs
+    what = "p = q is the smallest value: no gradient"
+    with report.group(what):
+        for name, gradient in zip("pq", same, strict=True):
+            report.gradient(f"gradient of {name}", gradient, torch.zeros_like(p))
+    p, q = report.randn(2, 1, 5).softmax(-1), report.randn(3, 5).softmax(-1)
+    report.close("(2, 1, 5) and (3, 5) broadcast", impl.call(p, q), _jsd(p, q))
 
 
 @hidden_check(c02.e5)
