@@ -176,6 +176,8 @@ def isolation() -> Iterator[None]:
 _SIGNATURE = "the signature was changed: keep the one of the stub"
 _CAUSES = {
     "'NoneType'": "a call above returned None: does every function end with return?",
+    "should be the same": "a tensor made in a fixed dtype: let it follow the input's dtype",
+    "same dtype": "a tensor made in a fixed dtype: let it follow the input's dtype",
     "mat1 and mat2": "two shapes that do not fit: print both shapes before the product",
     "batch1": "two shapes that do not fit: print both shapes before the product",
     "batch2": "two shapes that do not fit: print both shapes before the product",
@@ -186,8 +188,6 @@ _CAUSES = {
     "einsum": "the letters of einsum and the axes of its operands do not match",
     "is invalid for input of size": "view or reshape with the wrong number of elements",
     "view size is not compatible": "view after transpose: use .reshape(), or .contiguous() first",
-    "should be the same": "a tensor made in a fixed dtype: let it follow the input's dtype",
-    "same dtype": "a tensor made in a fixed dtype: let it follow the input's dtype",
     "expected scalar type": "a tensor made in a fixed dtype: let it follow the input's dtype",
     "expected m1 and m2": "a tensor made in a fixed dtype: let it follow the input's dtype",
     "modified by an inplace operation": "a tensor changed in place that backward still needs",
