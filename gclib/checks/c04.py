@@ -69,6 +69,7 @@ def e1(impl: Handle, report: Report) -> None:
             (1,): "the channels were pooled too: keep one number for each channel",
             (): "everything was pooled into one number: keep examples and channels",
             (2,): "axis 0, the examples, is gone",
+            (2, 1): "examples and channels are swapped: the result is (N, C)",
             (1, 2, 2, 3): "nothing was pooled: the mean has to lose the positions",
         },
     )
@@ -82,6 +83,7 @@ def e1(impl: Handle, report: Report) -> None:
             "divided by the width alone: there are H·W positions": 2 * expected,
             "divided by the height alone: there are H·W positions": 3 * expected,
             "divided by the number of positions twice": expected / 6,
+            "divided by all numbers of the example: there are H·W positions": expected / 2,
             "divided by H·W - 1: this is a mean, not a variance": expected * 6 / 5,
             "this is the maximum, not the mean": _numbers([[6, 9]]),
             "this is the median, not the mean": _numbers([[3, 3]]),
@@ -425,6 +427,7 @@ def e4(impl: Handle, report: Report) -> None:
         ),
         "one gate for all channels: each channel has its own": _MAP * gated.mean().sigmoid(),
         "this is x/2: the gate has to follow t": _MAP / 2,
+        "the gate is 1 everywhere: a softmax over one example, or no gate": (_MAP, 2 * _MAP),
     }
     cases = {
         "add": (

@@ -173,6 +173,13 @@ def fits(value: Any, expected: Tensor, atol: float = ATOL) -> bool:
     return same and value.dtype == expected.dtype and _equal(value, expected, atol)
 
 
+def distance(got: Any, expected: Tensor) -> float:
+    """How far a result is from the expected one: infinitely if it has another shape."""
+    if not isinstance(got, Tensor) or got.shape != expected.shape:
+        return float("inf")
+    return (got - expected).abs().max().nan_to_num(float("inf")).item()
+
+
 def known_mistake(got: Tensor, mistakes: Mistakes, atol: float = 1e-6) -> str:
     """The cause that gives this result, or an empty string."""
     for cause, results in mistakes.items():

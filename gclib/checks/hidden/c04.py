@@ -18,7 +18,7 @@ from gclib.checks import c04
 from gclib.checks.exercise import hidden_check
 from gclib.checks.handle import Handle
 from gclib.checks.properties import build, find_roles
-from gclib.checks.report import Report, fits
+from gclib.checks.report import Report, distance, fits
 from gclib.checks.roles import weights_for
 
 _SIZES = ((1, 1, 1), (2, 3, 7), (3, 2, 4, 5), (2, 5, 1, 6), (2, 3, 2, 3, 4), (1, 4, 3, 1, 1))
@@ -164,10 +164,3 @@ def _equals_reference(
             return
     _, got, expected = min(tried, key=lambda one: one[0])  # the roles that come nearest
     report.close("result", got, expected)
-
-
-def distance(got: object, expected: Tensor) -> float:
-    """How far a result is from the expected one: infinitely if it has another shape."""
-    if not isinstance(got, Tensor) or got.shape != expected.shape:
-        return float("inf")
-    return (got - expected).abs().max().nan_to_num(float("inf")).item()
