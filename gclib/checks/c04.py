@@ -341,7 +341,7 @@ def e3(impl: Handle, report: Report) -> None:
     learns_from_the_start(report, build(report, impl, 4, ratio=2), x, assignment)
     blocks_are_apart(report, impl, x, 4, ratio=2)
     module_keeps_float32(report, impl, x, 4, ratio=2)
-    _starts_at_random(report, impl, found[0]["reduce"])
+    _starts_at_random(report, impl, assignment["reduce"])
     for channels in (12, 14):  # 12 / 5 = 2.4 and 14 / 5 = 2.8
         narrow = build(report, impl, channels, ratio=5)
         shapes = {"reduce": (2, channels), "out": (channels, 2)}

@@ -569,12 +569,12 @@ def _count_mistakes(c: int, r: int, p: int, right: int) -> dict[str, int]:
         "only the two maps of the bottleneck are counted": 2 * c * p,
         "this is the map without a bottleneck (the SNL block)": c + 1 + c * c + c,
         "the two biases of the bottleneck are missing": right - p - c,
+        "r in place of C' = C // r": 2 * c * r + 2 * c + 3 * r + 1,
         "C' is rounded up: it is the whole part of C / r": right + 2 * c + 3,
         "C' is C // r: with C·C / r in one step, the rest of the division is lost": (
             right - 2 * c * p + 2 * c * c // r
         ),
         "the bias of W_k is one number, as its output": right - 1 + c,
-        "r in place of C' = C // r": 2 * c * r + 2 * c + 3 * r + 1,
     }
 
 

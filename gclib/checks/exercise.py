@@ -185,6 +185,9 @@ _CAUSES = {
     "(is keepdim=True missing, or are H and W swapped?)",
     "torch.return_types": "max(dim) and min(dim) give values and indices: use amax, amin",
     "as parameter": "a layer's weight cannot be replaced by a tensor: use nn.init.zeros_(weight)",
+    "more than 1 value per channel": "norm over the wrong axes: a BatchNorm compares examples, "
+    "LayerNorm does not",
+    "to match num_features": "a norm over other axes: use LayerNorm on the channels",
     "found element of type float": "a size that is not an int: divide with // in place of /",
     "einsum": "the letters of einsum and the axes of its operands do not match",
     "is invalid for input of size": "view or reshape with the wrong number of elements",

@@ -129,7 +129,8 @@ def e4(impl: Handle, report: Report) -> None:
         right = sum(parameter.numel() for parameter in reference.parameters())
         got = impl.call(channels, ratio)
         what = f"C = {channels}, r = {ratio}"
-        report.true(what, got == right, expected=f"{right:,}", got=f"{got}")
+        cause = "C' is C // r, in whole numbers: C · (1 / r) may be rounded down by one"
+        report.true(what, got == right, expected=f"{right:,}", got=f"{got}", cause=cause)
 
 
 @hidden_check(c05.e5)
