@@ -56,7 +56,8 @@ class Report:
         self._group = []
         try:
             yield
-            print(f"ok  {name}: {len(self._group)} properties")
+            count = len(self._group)
+            print(f"ok  {name}: {count} {'property' if count == 1 else 'properties'}")
         except CheckFailed as failed:
             raise failed.in_case(name) from None
         except StudentError as error:
