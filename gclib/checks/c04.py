@@ -102,6 +102,12 @@ def e1(impl: Handle, report: Report) -> None:
             flat = x.reshape(1, 2, *positions)
             got = report.tensor("one number for each channel", impl.call(flat), (1, 2), cause=_AXES)
             report.close("it is the mean over all positions", got, expected, cause=_AXES)
+    report.close(
+        "two positions in place of six",
+        impl.call(_numbers([[[1, 3], [-4, 0]]])),
+        _numbers([[2, -2]]),
+        cause="the number of positions is fixed in the code: divide by the number there is",
+    )
     examples_apart(report, impl.call, report.randn(3, 4, 2, 5))
     input_kept(report, call, x)
     gradient_arrives(report, *impl.gradients(x, cotangent=report.randn(1, 2)).inputs)
@@ -453,7 +459,11 @@ def e4(impl: Handle, report: Report) -> None:
         "scale": (
             _GATED,
             _numbers([[[[3, 6], [-3, 0]], [[0.2, 0], [0.4, -0.4]]]]),
-            {"the factor 2 belongs to 2scale alone": 2 * _MAP * _GATES, **scale_mistakes},
+            {
+                "the factor 2 belongs to 2scale alone": 2 * _MAP * _GATES,
+                "σ(2t) is not σ(t)": _MAP * (2 * gated).sigmoid(),
+                **scale_mistakes,
+            },
         ),
         "2scale": (
             _GATED,
@@ -699,6 +709,14 @@ def _check_block(report: Report, impl: Handle, case: tuple[str, str, str], size:
     )
     randomise(report, module, x)
     positions_are_a_set(report, module, x)
+    what = "every position twice: the same result, twice"
+    once = report.tensor(what, module.forward(x), tuple(x.shape))
+    report.close(
+        what,
+        module.forward(torch.cat([x, x], dim=2)),
+        torch.cat([once, once], dim=2),
+        cause="the number of positions is fixed in the code: a context is a mean, not a sum",
+    )
     examples_apart(report, module.forward, x)
     dead = ("key",)
     every_weight_learns(report, module, x, assignment, dead=dead)

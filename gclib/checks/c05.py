@@ -233,7 +233,12 @@ def gc_layers(
         cause = "too many maps: the transform has W_v1 and W_v2 alone"
     elif sorted(matrices) != sorted([(inner, channels), (channels, inner)]):
         cause = "the inner width is not the one that ratio asks for"
-        if any(inner + 1 in shape for shape in matrices):
+        if any(max(shape) > channels for shape in matrices):
+            cause = (
+                "the inner width is larger than C: does the ratio divide here, or is it a "
+                "multiplier?"
+            )
+        elif any(inner + 1 in shape for shape in matrices):
             cause = "the inner width is rounded up: C' is the whole part of C / r"
     elif narrow == 2 and _shift_missing(parameters, inner):
         cause = "LayerNorm has a scale and no shift: keep its bias"
@@ -461,7 +466,8 @@ def _block_mistakes() -> dict[str, Tensor | tuple[Tensor, ...]]:
     }
     mixed = _as_map(_POSITIONS).reshape(3, 6)
     mistakes["the map is cut with reshape: positions and channels are mixed"] = tuple(
-        _as_map(_POSITIONS + _transform_of(w @ mixed)) for w in (_ATTENTION, mixed[:, 5].softmax(0))
+        _as_map(_POSITIONS + _transform_of(w @ mixed))
+        for w in (_ATTENTION, mixed[:, 5].softmax(0), torch.ones(3).double())
     )
     for cause, result in _transform_mistakes(context[None]).items():
         results = result if isinstance(result, tuple) else (result,)

@@ -37,6 +37,7 @@ MUTANTS = {
         Mutant("channels", {_E1: "x.mean((1, 2))"}, "the channels were pooled: the positions"),
         Mutant("channels too", {_E1: "x.flatten(1).mean(1)"}, "the channels were pooled too"),
         Mutant("everything", {_E1: "x.mean()"}, "into one number"),
+        Mutant("six positions", {_E1: "x.flatten(2).sum(2) / 6"}, "two positions in place of six"),
         Mutant("keepdim", {_E1: "x.mean((2, 3), keepdim=True)"}, "axes of size 1 are left over"),
         Mutant("keepdim, flat", {_E1: "x.flatten(2).mean(2, keepdim=True)"}, "an axis of size 1"),
         Mutant("images alone", {_E1: "x.mean((2, 3))"}, "Dimension out of range"),
@@ -409,6 +410,7 @@ MUTANTS = {
         Mutant("scale: sign", {_SCALE: "return x * (-t).sigmoid()"}, "the sign is wrong"),
         Mutant("scale: division", {_SCALE: "return x / t.sigmoid()"}, "divided by the gate"),
         Mutant("scale: tanh", {_SCALE: "return x * t.tanh()"}, "tanh in place of the sigmoid"),
+        Mutant("scale: inside", {_SCALE: "return x * (1 + t.tanh()) / 2"}, "σ(2t) is not σ(t)"),
         Mutant("scale: softmax", {_SCALE: "return x * t.softmax(1)"}, "channels do not compete"),
         Mutant(
             "scale: gate of x", {_SCALE: "return x.sigmoid() * t"}, "the sigmoid was taken of x"
@@ -498,6 +500,11 @@ MUTANTS = {
                 "Bottleneck(in_channels, ratio)": "Bottleneck(in_channels, ratio)\n            for p in self.transform.parameters():\n                nn.init.zeros_(p)"
             },
             "only the last layer starts at zero",
+        ),
+        Mutant(
+            "three positions",
+            {_AVERAGE: "context = x.flatten(2).sum(2) / 3"},
+            "every position twice",
         ),
         Mutant(
             "2t",

@@ -530,6 +530,15 @@ MUTANTS = {
     ],
     "c05-e6": [
         Mutant("ratio divides", {_INNER6: "int(in_channels // ratio)"}, "the inner width"),
+        Mutant(
+            "two of four",
+            {
+                "x.flatten(2).transpose(1, 2)": "x.reshape(len(x), -1, x.shape[1])",
+                "softmax(dim=1)": "softmax(dim=0)",
+            },
+            "positions and channels are mixed",
+        ),
+        Mutant("ratio left", {_INNER6: "int(in_channels / ratio)"}, "or is it a multiplier"),
         Mutant("rounded", {_INNER6: "round(in_channels * ratio)"}, "rounded up"),
         Mutant(
             "inverse of the ratio", {_INNER6: "in_channels // int(1 / ratio)"}, "the inner width"
