@@ -9,6 +9,7 @@ from __future__ import annotations
 from math import log, sqrt
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gclib.checks.exercise import exercise
@@ -32,7 +33,7 @@ from gclib.checks.properties import (
     randomise,
     same_in_eval_mode,
 )
-from gclib.checks.report import Mistakes, Report
+from gclib.checks.report import Mistakes, Report, known_mistake
 from gclib.checks.roles import Slot
 
 
@@ -50,7 +51,7 @@ def _numbers(values) -> Tensor:
 )
 def e1(impl: Handle, report: Report) -> None:
     """``x (N, C, *positions)`` → ``(N, C)``."""
-    x = _numbers([[[[6, 0, 0], [3, 0, 3]], [[1, 2, 3], [4, 5, 9]]]])  # (1, 2, 2, 3)
+    x = _numbers([[[[6, -3, 0], [3, 3, 3]], [[9, 2, 3], [4, 5, 1]]]])  # (1, 2, 2, 3)
     expected = _numbers([[2, 4]])
     call = impl.inspect(x)
     what = "one number for each channel"
@@ -68,6 +69,7 @@ def e1(impl: Handle, report: Report) -> None:
             (1,): "the channels were pooled too: keep one number for each channel",
             (): "everything was pooled into one number: keep examples and channels",
             (2,): "axis 0, the examples, is gone",
+            (2, 1): "examples and channels are swapped: the result is (N, C)",
             (1, 2, 2, 3): "nothing was pooled: the mean has to lose the positions",
         },
     )
@@ -81,10 +83,17 @@ def e1(impl: Handle, report: Report) -> None:
             "divided by the width alone: there are H·W positions": 2 * expected,
             "divided by the height alone: there are H·W positions": 3 * expected,
             "divided by the number of positions twice": expected / 6,
+            "divided by all numbers of the example: there are H·W positions": expected / 2,
             "divided by H·W - 1: this is a mean, not a variance": expected * 6 / 5,
             "this is the maximum, not the mean": _numbers([[6, 9]]),
-            "this is the median, not the mean": _numbers([[0, 3]]),
-            "only the first row of the map was pooled": _numbers([[2, 2]]),
+            "this is the median, not the mean": _numbers([[3, 3]]),
+            "only the first row of the map was pooled": _numbers([[1, 14 / 3]]),
+            "positions and channels are mixed: flatten(2) keeps the channels": (
+                _numbers([[26 / 6, 10 / 6]]),
+                _numbers([[17 / 6, 19 / 6]]),
+            ),
+            "the sign is lost: this is the mean of the absolute values": _numbers([[3, 4]]),
+            "negative numbers are lost: there is no ReLU here": _numbers([[2.5, 4]]),
             "the channels are in another order: keep them as they are": expected.flip(1),
         },
     )
@@ -93,6 +102,12 @@ def e1(impl: Handle, report: Report) -> None:
             flat = x.reshape(1, 2, *positions)
             got = report.tensor("one number for each channel", impl.call(flat), (1, 2), cause=_AXES)
             report.close("it is the mean over all positions", got, expected, cause=_AXES)
+    report.close(
+        "two positions in place of six",
+        impl.call(_numbers([[[1, 3], [-4, 0]]])),
+        _numbers([[2, -2]]),
+        cause="the number of positions is fixed in the code: divide by the number there is",
+    )
     examples_apart(report, impl.call, report.randn(3, 4, 2, 5))
     input_kept(report, call, x)
     gradient_arrives(report, *impl.gradients(x, cotangent=report.randn(1, 2)).inputs)
@@ -104,6 +119,12 @@ _AXES = "the number of axes is fixed: x.flatten(2) makes one axis of all positio
 # The toy map of section 2: four positions with two channels.
 _TOY = _numbers([[[[2, 4], [-4, 6]], [[0, 1], [1, 2]]]])  # (1, 2, 2, 2)
 _TOY_KEY = _numbers([0, log(3)])  # logits 0, ln 3, ln 3, 2 ln 3: exponentials 1, 3, 3, 9
+
+
+def _cut(key: Tensor) -> Tensor:
+    """The result where the toy map is cut with reshape(N, L, C) in place of transposed."""
+    rows = _TOY.reshape(4, 2)
+    return ((rows @ key).softmax(0) @ rows)[None]
 
 
 def _pooled(weights: Tensor) -> Tensor:
@@ -159,10 +180,23 @@ def e2(impl: Handle, report: Report) -> None:
             "this is the sigmoid of each logit, which does not compare positions": _pooled(
                 exponentials / (1 + exponentials)
             ),
-            "only the position with the largest logit is taken": _numbers([[6, 2]]),
             "divided by the number of positions as well: softmax sums to 1 already": expected / 4,
             "divided by √C: the logits have no scale": _pooled((logits / sqrt(2)).softmax(0)),
-            "divided by C: the logits have no scale": _pooled((logits / 2).softmax(0)),
+            "divided by C, or by the root of N_p: the logits have no scale": _pooled(
+                (logits / 2).softmax(0)
+            ),
+            "softmax ran over the channels: it runs over the positions": (
+                (_TOY.flatten(2) * (_TOY.flatten(2) * _TOY_KEY[:, None]).softmax(1)).sum(2)
+            ),
+            "softmax for each channel by itself: a position has one logit, summed over the "
+            "channels": (_TOY.flatten(2) * (_TOY.flatten(2) * _TOY_KEY[:, None]).softmax(2)).sum(2),
+            "log_softmax gives logarithms of weights": _pooled(logits.log_softmax(0)),
+            "divided by the number of channels: softmax sums to 1 already": expected / 2,
+            "the map is cut with reshape: positions and channels are mixed": _cut(_TOY_KEY),
+            "the weights are sigmoids, divided by their sum: softmax has exponentials": _pooled(
+                logits.sigmoid() / logits.sigmoid().sum()
+            ),
+            "only the position with the largest logit is taken, or only maxima": _numbers([[6, 2]]),
             "the sign of the logits is wrong": _pooled((-logits).softmax(0)),
             "softmax twice": _pooled(logits.softmax(0).softmax(0)),
             "softmax runs over the rows of the map alone: flatten the positions first": _pooled(
@@ -206,6 +240,12 @@ def e2(impl: Handle, report: Report) -> None:
         cause="exp overflows: use softmax, or subtract the largest logit first",
     )
     examples_apart(report, lambda x: impl.call(x, key), x)
+    report.close(
+        "logits of one example do not reach another",
+        impl.call(1e4 * _numbers([[[1, 1]], [[-1, -1]]]), _numbers([1])),
+        1e4 * _numbers([[1], [-1]]),
+        cause="the largest logit of the whole batch is subtracted: take that of each example",
+    )
     input_kept(report, call, _TOY, _TOY_KEY)
     gradient_arrives(report, *impl.gradients(_TOY, _TOY_KEY, cotangent=report.randn(1, 2)).inputs)
     keeps_float32(report, impl.call, _TOY, _TOY_KEY)
@@ -270,16 +310,33 @@ def e3(impl: Handle, report: Report) -> None:
             ),
             "the input is added: the residual belongs to the fusion": _VECTORS + _TRANSFORMED,
             "the result is multiplied by the input: that is the fusion": _VECTORS * _TRANSFORMED,
-            "negative numbers leak: use ReLU, which makes them zero": _expanded(
-                torch.where(_HIDDEN > 0, _HIDDEN, 0.01 * _HIDDEN)
+            "negative numbers leak: use ReLU, which makes them zero": (
+                _expanded(F.leaky_relu(_HIDDEN)),
+                _expanded(F.elu(_HIDDEN)),
+            ),
+            "another activation than ReLU": (
+                _expanded(F.gelu(_HIDDEN)),
+                _expanded(F.silu(_HIDDEN)),
+                _expanded(F.softplus(_HIDDEN)),
+                _expanded(_HIDDEN.softmax(1)),
+                _expanded(_HIDDEN.relu().square()),
             ),
             "the absolute value is not ReLU": _expanded(_HIDDEN.abs()),
             "tanh is not ReLU": _expanded(_HIDDEN.tanh()),
-            "a norm stands between the maps: that is chapter 05": (
-                _expanded(_numbers([[0, 1], [0, 1]])),
+            "a norm stands between the maps: that is chapter 05": tuple(
+                _expanded(result)
+                for norm in (
+                    lambda h: F.layer_norm(h, (2,)),
+                    lambda h: F.batch_norm(h, None, None, training=True),
+                )
+                for result in (norm(_HIDDEN).relu(), norm(_HIDDEN.relu()))
             ),
-            "ReLU stands in front of the first map: it belongs between the two": _expanded(
-                _VECTORS.relu() @ _REDUCE.T
+            "ReLU stands in front of the first map: it belongs between the two": (
+                _expanded(_VECTORS.relu() @ _REDUCE.T),
+                _expanded((_VECTORS.relu() @ _REDUCE.T).relu()),
+            ),
+            "always zero: the last layer starts at zero, and forward multiplies by nothing": (
+                0 * _TRANSFORMED
             ),
         },
     )
@@ -290,10 +347,29 @@ def e3(impl: Handle, report: Report) -> None:
     learns_from_the_start(report, build(report, impl, 4, ratio=2), x, assignment)
     blocks_are_apart(report, impl, x, 4, ratio=2)
     module_keeps_float32(report, impl, x, 4, ratio=2)
-    narrow = build(report, impl, 12, ratio=5)
-    find_roles(report, narrow, {"reduce": (2, 12), "out": (12, 2)}, "12 channels, ratio=5: width 2")
+    _starts_at_random(report, impl, assignment["reduce"])
+    for channels in (12, 14):  # 12 / 5 = 2.4 and 14 / 5 = 2.8
+        narrow = build(report, impl, channels, ratio=5)
+        shapes = {"reduce": (2, channels), "out": (channels, 2)}
+        find_roles(report, narrow, shapes, f"{channels} channels, ratio=5: width 2")
     default = build(report, impl, 240)  # 15 or 17 would give another width
     find_roles(report, default, {"reduce": (15, 240), "out": (240, 15)}, "the default ratio is 16")
+
+
+def _starts_at_random(report: Report, impl: Handle, first: Slot) -> None:
+    """The first map of a fresh bottleneck has random numbers, others in each new one."""
+    what = "the first map keeps its random start"
+    one, other = (build(report, impl, 4, ratio=2).weights()[first.weight] for _ in range(2))
+    if len(one.unique()) == 1:
+        cause = "only the last layer starts at zero: leave the numbers of the first map alone"
+        report.fail(what, expected="random numbers", got="one number everywhere", cause=cause)
+    report.true(
+        what,
+        not torch.equal(one, other),
+        expected="other random numbers in a second module",
+        got="the same",
+        cause="torch.manual_seed, or fixed numbers, inside of the class: two modules start alike",
+    )
 
 
 def _starts_at(
@@ -321,7 +397,7 @@ _ADDED = _numbers([[10, -1]])
 _GATED = _numbers([[log(3), -log(4)]])  # sigmoids 3/4 and 1/5
 _GATES = _numbers([3 / 4, 1 / 5]).view(1, 2, 1, 1)
 _HOWS = ("add", "scale", "2scale")
-_TYPOS = ("mul", "Scale", "")
+_TYPOS = ("mul", "Scale", "rescale", "")
 
 
 @exercise(
@@ -349,6 +425,15 @@ def e4(impl: Handle, report: Report) -> None:
         ),
         "the sigmoid was taken of x: the gate is σ(t)": _MAP.sigmoid() * gated,
         "the sigmoid was taken twice": _MAP * _GATES.sigmoid(),
+        "the sigmoid was taken of the sum: it is of t alone": (_MAP + gated).sigmoid(),
+        "another gate than the sigmoid": tuple(
+            _MAP * gate(gated) * factor
+            for gate in (F.hardsigmoid, F.softplus, F.relu, torch.exp, lambda t: t.clamp(0, 1))
+            for factor in (1, 2)
+        ),
+        "one gate for all channels: each channel has its own": _MAP * gated.mean().sigmoid(),
+        "this is x/2: the gate has to follow t": _MAP / 2,
+        "the gate is 1 everywhere: a softmax over one example, or no gate": (_MAP, 2 * _MAP),
     }
     cases = {
         "add": (
@@ -362,13 +447,23 @@ def e4(impl: Handle, report: Report) -> None:
                 ),
                 "a sigmoid is for scaling alone": _MAP + _ADDED.view(1, 2, 1, 1).sigmoid(),
                 "this is the gate: add is for addition": _MAP * _ADDED.view(1, 2, 1, 1).sigmoid(),
+                "the sum is divided: z is x + t": _MAP / 2 + _ADDED.view(1, 2, 1, 1) / 2,
+                "t is added twice": _MAP + 2 * _ADDED.view(1, 2, 1, 1),
+                "negative numbers of t are lost: there is no ReLU here": (
+                    _MAP + _ADDED.view(1, 2, 1, 1).relu()
+                ),
+                "one number for all channels: each channel has its own": _MAP + _ADDED.mean(),
                 "a ReLU stands behind the sum": _numbers([[[[14, 18], [6, 10]], [[0, 0], [1, 0]]]]),
             },
         ),
         "scale": (
             _GATED,
             _numbers([[[[3, 6], [-3, 0]], [[0.2, 0], [0.4, -0.4]]]]),
-            {"the factor 2 belongs to 2scale alone": 2 * _MAP * _GATES, **scale_mistakes},
+            {
+                "the factor 2 belongs to 2scale alone": 2 * _MAP * _GATES,
+                "σ(2t) is not σ(t)": _MAP * (2 * gated).sigmoid(),
+                **scale_mistakes,
+            },
         ),
         "2scale": (
             _GATED,
@@ -378,6 +473,9 @@ def e4(impl: Handle, report: Report) -> None:
                 "σ(2t) is not 2σ(t)": _MAP * (2 * gated).sigmoid(),
                 "2 + σ(t) is not 2σ(t)": _MAP * (2 + _GATES),
                 "the gate is squared, not doubled": _MAP * _GATES.square(),
+                "doubled, but without a sigmoid": 2 * _MAP * gated,
+                "the gate is added, not multiplied": _MAP + 2 * _GATES,
+                "1 + tanh(t) is 2σ(2t), not 2σ(t)": _MAP * (1 + gated.tanh()),
                 **scale_mistakes,
             },
         ),
@@ -413,14 +511,12 @@ def _check_fusion(report: Report, impl: Handle, how: str, transformed, expected,
     call = impl.inspect(_MAP, transformed, how)
     what = "every position gets the number of its channel"
     report.tensor(what, call.result, (1, 2, 2, 2), cause=_SPREAD)
-    if not any(torch.allclose(call.result, m) for m in mistakes.values()):
-        report.close(
-            what,
-            impl.call(square, numbers, how),
-            channels,
-            mistakes={_SPREAD: columns, _SWAPPED: channels.transpose(0, 1)},
-        )
+    spread = {_SPREAD: columns, _SWAPPED: channels.transpose(0, 1)}
+    got = impl.call(square, numbers, how)
+    if isinstance(got, Tensor) and known_mistake(got, spread):
+        report.close(what, got, channels, mistakes=spread)
     report.close("four positions by hand", call.result, expected, mistakes=mistakes)
+    report.close(what, got, channels, mistakes=spread, cause=_OTHER_EXAMPLE)
     for name, positions in (("a sequence", (4,)), ("a clip", (2, 1, 2))):
         shape = (1, 2, *positions)
         got = impl.call(_MAP.reshape(shape), transformed, how)
@@ -436,6 +532,7 @@ def _check_fusion(report: Report, impl: Handle, how: str, transformed, expected,
 
 
 _SWAPPED = "examples and channels are swapped"
+_OTHER_EXAMPLE = "examples are mixed: each one has its own row of transformed"
 
 # One example with three positions and four channels, for every block of this chapter.
 _POSITIONS = _numbers([[12, 0, 0, 24], [0, 1, 12, 0], [0, 0, -12, 12]])
@@ -472,13 +569,20 @@ def _as_map(rows: Tensor) -> Tensor:
     return rows.T.reshape(1, 4, 1, 3)
 
 
+def _transformed(transform: str, context: Tensor) -> Tensor:
+    if transform == "linear":
+        return _LINEAR @ context
+    return _UP @ (_DOWN @ context).relu()
+
+
 def _block_mistakes(pooling: str, transform: str, fusion: str) -> dict[str, Tensor]:
     t = _T[pooling, transform]
     other = "attention" if pooling == "average" else "average"
     context = _CONTEXT[pooling]
     weights = _LINEAR if transform == "linear" else None
     summed = {"average": 3 * context, "attention": 4 * context}[pooling]
-    sum_t = weights @ summed if weights is not None else _UP @ (_DOWN @ summed).relu()
+    sum_t = _transformed(transform, summed)
+    over_channels = (_POSITIONS * (_POSITIONS * _KEY).softmax(1)).sum(0)
     each = _POSITIONS @ _LINEAR.T if weights is not None else (_POSITIONS @ _DOWN.T).relu() @ _UP.T
     mistakes = {
         f"{pooling} pooling was asked for, and the other one was used": _fused(
@@ -498,6 +602,15 @@ def _block_mistakes(pooling: str, transform: str, fusion: str) -> dict[str, Tens
         "the transformed context is fused twice": _fused(2 * t, fusion)
         if fusion == "add"
         else _as_map(_POSITIONS * t.sigmoid().square()),
+        "the largest number of each channel was taken: pooling is a mean": _fused(
+            _transformed(transform, _POSITIONS.amax(0)), fusion
+        ),
+        "softmax ran over the channels: it runs over the positions": _fused(
+            _transformed(transform, over_channels), fusion
+        ),
+        "a LayerNorm stands before the transform: that is no part of equation 4": _fused(
+            _transformed(transform, F.layer_norm(context, (4,))), fusion
+        ),
         "the input comes back unchanged: the fused result is not returned": _as_map(_POSITIONS),
     }
     for how in _HOWS:
@@ -596,6 +709,14 @@ def _check_block(report: Report, impl: Handle, case: tuple[str, str, str], size:
     )
     randomise(report, module, x)
     positions_are_a_set(report, module, x)
+    what = "every position twice: the same result, twice"
+    once = report.tensor(what, module.forward(x), tuple(x.shape))
+    report.close(
+        what,
+        module.forward(torch.cat([x, x], dim=2)),
+        torch.cat([once, once], dim=2),
+        cause="the number of positions is fixed in the code: a context is a mean, not a sum",
+    )
     examples_apart(report, module.forward, x)
     dead = ("key",)
     every_weight_learns(report, module, x, assignment, dead=dead)
@@ -603,5 +724,6 @@ def _check_block(report: Report, impl: Handle, case: tuple[str, str, str], size:
     if pooling == "attention":
         large_inputs_stay_finite(report, module, x)
     learns_from_the_start(report, build(report, impl, 4, **options), x, assignment, dead=dead)
-    blocks_are_apart(report, impl, x, 4, **options)
+    if fusion == "add":  # the layers do not depend on the fusion
+        blocks_are_apart(report, impl, x, 4, **options)
     module_keeps_float32(report, impl, x, 4, **options)

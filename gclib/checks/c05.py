@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from math import log, sqrt
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gclib.checks.exercise import exercise
@@ -57,6 +58,7 @@ def e1(impl: Handle, report: Report) -> None:
     roots = _numbers([[3], [6]])  # of variance + 4
     expected = _numbers([[9, -1, 1, 2.5], [34 / 3, -4, -1, 0.5]])
     variances = _numbers([[5], [32]])
+    squares = x.square().mean(1, keepdim=True)
     over_batch = (x - x.mean(0)) / (x.var(0, correction=0) + 4).sqrt()
     over_all = (x - x.mean()) / (x.var(correction=0) + 4).sqrt()
     call = impl.inspect(x, weight, bias, 4.0)
@@ -68,7 +70,24 @@ def e1(impl: Handle, report: Report) -> None:
             "the variance is divided by C' - 1: LayerNorm divides by C' (correction=0)": (
                 centred / (variances * 4 / 3 + 4).sqrt() * weight + bias
             ),
-            "eps stands outside of the root": centred / (variances.sqrt() + 4) * weight + bias,
+            "eps stands outside of the root": (
+                centred / (variances.sqrt() + 4) * weight + bias,
+                centred / ((variances * 4 / 3).sqrt() + 4) * weight + bias,
+            ),
+            "the squares of x, not of x - mean: center before you square": (
+                centred / (squares + 4).sqrt() * weight + bias
+            ),
+            "this is the root mean square of x: LayerNorm subtracts the mean first": (
+                x / (squares + 4).sqrt() * weight + bias
+            ),
+            "the squares are summed: the variance is their mean": (
+                centred / (4 * variances + 4).sqrt() * weight + bias,
+                centred / (4 * variances).sqrt() * weight + bias,
+            ),
+            "a ReLU stands behind the shift: that is the next step of the transform": (
+                expected.relu()
+            ),
+            "bias is subtracted": centred / roots * weight - bias,
             "eps is squared": centred / (variances + 16).sqrt() * weight + bias,
             "eps is not used": (
                 centred / variances.sqrt() * weight + bias,
@@ -179,6 +198,14 @@ def assignments_of(
     return [slots for score, slots in scored if score == best]
 
 
+def _shift_missing(parameters: Mapping[str, tuple[int, ...]], inner: int) -> bool:
+    """Whether the two vectors of C' numbers are the bias of a map and the scale of a norm."""
+    biases = {_sibling(name) for name, shape in parameters.items() if len(_trim(shape)) == 2}
+    narrow = [name for name, shape in parameters.items() if _trim(shape) == (inner,)]
+    other = [name for name in narrow if name not in biases]
+    return len(other) == 1 and other[0].endswith("weight")
+
+
 def gc_layers(
     report: Report, module: ModuleHandle, channels: int, inner: int, *, key: bool
 ) -> list[Assignment]:
@@ -186,12 +213,13 @@ def gc_layers(
     parameters = module.parameters()
     found = assignments_of(parameters, channels, inner, key=key)
     what = f"layers for C = {channels}, C' = {inner}"
-    if found:
+    narrow = sum(_trim(shape) == (inner,) for shape in parameters.values())
+    if found and not (narrow == 2 and _shift_missing(parameters, inner)):
         report.ok(what)
         return found
     shapes = [_trim(shape) for shape in parameters.values()]
     matrices = [shape for shape in shapes if len(shape) == 2]
-    wide, narrow = shapes.count((channels,)), shapes.count((inner,))
+    wide = shapes.count((channels,))
     cause = "a layer too many, or one with other channels than the text says"
     if set(module.weights()) - set(parameters):
         cause = "requires_grad is off for a layer: it could never learn"
@@ -205,6 +233,15 @@ def gc_layers(
         cause = "too many maps: the transform has W_v1 and W_v2 alone"
     elif sorted(matrices) != sorted([(inner, channels), (channels, inner)]):
         cause = "the inner width is not the one that ratio asks for"
+        if any(max(shape) > channels for shape in matrices):
+            cause = (
+                "the inner width is larger than C: does the ratio divide here, or is it a "
+                "multiplier?"
+            )
+        elif any(inner + 1 in shape for shape in matrices):
+            cause = "the inner width is rounded up: C' is the whole part of C / r"
+    elif narrow == 2 and _shift_missing(parameters, inner):
+        cause = "LayerNorm has a scale and no shift: keep its bias"
     elif narrow < 2 and wide >= 2 + key:
         cause = "LayerNorm stands behind the last map: it belongs to the C' numbers inside"
     elif narrow < 2:
@@ -260,19 +297,31 @@ def _transform_mistakes(context: Tensor) -> dict[str, Tensor | tuple[Tensor, ...
         "the numbers are scaled and shifted, but not normalised": (h * weight + bias).relu() @ out,
         "the mean runs over the batch: LayerNorm treats each example alone": batch.relu() @ out,
         "the variance is divided by C' - 1": (
-            (centred / (variance * 1.5 + 1e-5).sqrt() * weight + bias).relu() @ out
+            (centred / (variance * 1.5 + 1e-5).sqrt() * weight + bias).relu() @ out,
+            (centred / ((variance * 1.5).sqrt() + 1e-5) * weight + bias).relu() @ out,
         ),
+        "one mean for all examples: each example has its own": (
+            ((h - h.mean()) / (h.var(correction=0) + 1e-5).sqrt() * weight + bias).relu() @ out
+        ),
+        "norm over the wrong axes: one mean over all C' numbers of an example": (
+            bias.relu().expand(len(h), 3) @ out
+        ),
+        "the mean is not subtracted: LayerNorm is not RMSNorm": (
+            (h / (h.square().mean(1, keepdim=True) + 1e-5).sqrt() * weight + bias).relu() @ out
+        ),
+        "LayerNorm is called twice": (F.layer_norm(normed, (3,), weight, bias).relu() @ out,),
+        "always zero: the last map starts at zero, and forward multiplies by nothing": 0 * context,
         "the eps of the LayerNorm is not 1e-5": tuple(
             (centred / (variance + eps).sqrt() * weight + bias).relu() @ out
-            for eps in (0, 1e-12, 1e-8, 1e-6, 1e-3)
+            for eps in (0, 1e-12, 1e-8, 1e-7, 1e-6, 1e-4, 1e-3, 1e-2)
         ),
         "another activation than ReLU": (
             normed.sigmoid() @ out,
             normed.tanh() @ out,
             normed.abs() @ out,
-            torch.nn.functional.gelu(normed) @ out,
-            torch.nn.functional.silu(normed) @ out,
-            torch.nn.functional.leaky_relu(normed) @ out,
+            F.gelu(normed) @ out,
+            F.silu(normed) @ out,
+            F.leaky_relu(normed) @ out,
         ),
         "a sigmoid stands at the end: that is the gate of a scaling block": (
             (normed.relu() @ out).sigmoid()
@@ -304,12 +353,20 @@ def e2(impl: Handle, report: Report) -> None:
     found = gc_layers(report, module, 6, 3, key=False)
     x = report.randn(3, 6)
     start = report.tensor("a fresh transform gives zero", module.forward(x), (3, 6))
+    last, weights = found[0]["out"], module.weights()
+    cause = "the last map does not start at zero: set its weight and its bias to zero"
+    if not any(weights[name].any() for name in (last.weight, last.bias) if name):
+        cause = "the last map starts at zero, so something behind it changes the result"
+        if fits(start, x):
+            cause = "the context is added inside of the transform: the block adds it once"
+        elif fits(start, torch.full_like(x, 0.5)):
+            cause = "a sigmoid stands at the end: that is the gate of a scaling block"
     report.true(
         "a fresh transform gives zero",
         not start.any(),
         expected="zeros",
         got=f"numbers up to {start.abs().max().item():.3g}",
-        cause="the last map does not start at zero: set its weight and its bias to zero",
+        cause=cause,
     )
     assignment = forward_equals(
         report,
@@ -330,6 +387,7 @@ def e2(impl: Handle, report: Report) -> None:
     learns_from_the_start(report, fresh, x, assignment)
     blocks_are_apart(report, impl, x, 6, ratio=2)
     module_keeps_float32(report, impl, x, 6, ratio=2)
+    gc_layers(report, build(report, impl, 11, ratio=4), 11, 2, key=False)
     gc_layers(report, build(report, impl, 240), 240, 15, key=False)
 
 
@@ -368,12 +426,32 @@ def _block_mistakes() -> dict[str, Tensor | tuple[Tensor, ...]]:
         "this is average pooling: W_k is not used": torch.ones(3).double() / 3,
         "sigmoid weights: the positions must share a sum of 1 (softmax)": logits.sigmoid(),
         "the weights are divided by the number of positions as well": _ATTENTION / 3,
-        "the logits are divided by √C: equation 5 has no scale": (logits / sqrt(6)).softmax(0),
         "softmax of the negative logits": (-logits).softmax(0),
-        "this is max pooling over positions, not a weighted mean": _numbers([0, 1, 0]),
+        "only the position with the largest logit is taken": _numbers([0, 1, 0]),
+        "the logits are scaled: equation 5 has no scale": (logits / 6).softmax(0),
+        "softmax twice": logits.softmax(0).softmax(0),
+        "log_softmax gives logarithms of weights": logits.log_softmax(0),
+        "sigmoids, divided by their sum: softmax has exponentials": (
+            logits.sigmoid() / logits.sigmoid().sum()
+        ),
+        "the plain mean is added to the context": _ATTENTION + 1 / 3,
     }
     mistakes = {cause: _as_map(_POSITIONS + _transformed(w)) for cause, w in weights.items()}
+    each = torch.stack([_transform_of(position) for position in _POSITIONS])
     mistakes |= {
+        "the logits are divided by a root: equation 5 has no scale": tuple(
+            _as_map(_POSITIONS + _transformed((logits / sqrt(size)).softmax(0))) for size in (3, 6)
+        ),
+        "the maximum over positions of each channel: the context is a weighted mean": _as_map(
+            _POSITIONS + _transform_of(_POSITIONS.amax(0))
+        ),
+        "transformed first and pooled then: pool first, the order matters": _as_map(
+            _POSITIONS + _ATTENTION @ each
+        ),
+        "every position is transformed by itself: the context is missing": _as_map(
+            _POSITIONS + each
+        ),
+        "scaled by 2 · sigmoid: the GC block adds": _as_map(2 * _POSITIONS * right.sigmoid()),
         "scaled by a sigmoid: the GC block adds": _as_map(_POSITIONS * right.sigmoid()),
         "multiplied: the GC block adds": _as_map(_POSITIONS * right),
         "the input is not added": _as_map(right.expand(3, 6)),
@@ -388,7 +466,8 @@ def _block_mistakes() -> dict[str, Tensor | tuple[Tensor, ...]]:
     }
     mixed = _as_map(_POSITIONS).reshape(3, 6)
     mistakes["the map is cut with reshape: positions and channels are mixed"] = tuple(
-        _as_map(_POSITIONS + _transform_of(w @ mixed)) for w in (_ATTENTION, mixed[:, 5].softmax(0))
+        _as_map(_POSITIONS + _transform_of(w @ mixed))
+        for w in (_ATTENTION, mixed[:, 5].softmax(0), torch.ones(3).double())
     )
     for cause, result in _transform_mistakes(context[None]).items():
         results = result if isinstance(result, tuple) else (result,)
@@ -403,7 +482,7 @@ def check_block(report: Report, impl: Handle, options: dict, narrow: dict) -> No
         report: where properties are noted.
         impl: the class.
         options: arguments for which 6 channels have an inner width of 3.
-        narrow: arguments for which 8 channels have an inner width of 2.
+        narrow: arguments for which 11 channels have an inner width of 2, rounded down.
     """
     module = build(report, impl, 6, **options)
     found = gc_layers(report, module, 6, 3, key=True)
@@ -453,7 +532,7 @@ def check_block(report: Report, impl: Handle, options: dict, narrow: dict) -> No
     learns_from_the_start(report, fresh, x, assignment, dead=("key",))
     blocks_are_apart(report, impl, x, 6, **options)
     module_keeps_float32(report, impl, x, 6, **options)
-    gc_layers(report, build(report, impl, 8, **narrow), 8, 2, key=True)
+    gc_layers(report, build(report, impl, 11, **narrow), 11, 2, key=True)
     gc_layers(report, build(report, impl, 240), 240, 15, key=True)
 
 
@@ -477,7 +556,7 @@ _COUNTS = (
     (1024, 16, 64, 1025 + 65_600 + 128 + 66_560),
     (2048, 16, 128, 2049 + 262_272 + 256 + 264_192),
     (2048, 4, 512, 2049 + 1_049_088 + 1024 + 1_050_624),
-    (100, 16, 6, 101 + 606 + 12 + 700),
+    (108, 16, 6, 109 + 654 + 12 + 756),
 )
 
 
@@ -496,6 +575,12 @@ def _count_mistakes(c: int, r: int, p: int, right: int) -> dict[str, int]:
         "only the two maps of the bottleneck are counted": 2 * c * p,
         "this is the map without a bottleneck (the SNL block)": c + 1 + c * c + c,
         "the two biases of the bottleneck are missing": right - p - c,
+        "r in place of C' = C // r": 2 * c * r + 2 * c + 3 * r + 1,
+        "C' is rounded up: it is the whole part of C / r": right + 2 * c + 3,
+        "C' is C // r: with C·C / r in one step, the rest of the division is lost": (
+            right - 2 * c * p + 2 * c * c // r
+        ),
+        "the bias of W_k is one number, as its output": right - 1 + c,
     }
 
 
@@ -574,6 +659,9 @@ def e5(impl: Handle, report: Report) -> None:
 def check_bugs(report: Report, pairs) -> None:
     """One right pair for each of the blocks A, B and C."""
     what = "three pairs (line, mistake)"
+    cause = 'return [("A1", "..."), ("B1", "..."), ("C1", "...")], with your lines and mistakes'
+    if pairs is None:
+        cause = "the function ends without a return statement"
     right = (
         isinstance(pairs, (list, tuple))
         and len(pairs) == 3
@@ -584,16 +672,19 @@ def check_bugs(report: Report, pairs) -> None:
         what,
         right,
         expected="a list of three pairs of strings",
-        got="something else",
-        cause='return [("A1", "..."), ("B1", "..."), ("C1", "...")], with your lines and mistakes',
+        got="nothing" if pairs is None else "something else",
+        cause=cause,
     )
     for block, (label, kind) in zip("ABC", pairs, strict=True):
+        label, kind = label.strip().upper(), kind.strip()
         what = f"block {block}"
         shown = f"({label!r}, {kind!r})"
         expected = f"the line of block {block} and its mistake"
         cause = f"block {block}: {_REASONS.get(label, 'this line is right')}"
         lines = [f"{block}{n}" for n in range(1, _LINES[block] + 1)]
-        if label not in lines:
+        if kind.upper() in lines:
+            cause = "a pair is (line, mistake): the line comes first"
+        elif label not in lines:
             cause = f"block {block} has the lines {lines[0]} to {lines[-1]}; pairs go A, B, C"
         elif kind not in KINDS:
             cause = "this name is not in the list of mistakes above the exercise"
@@ -615,3 +706,4 @@ def check_bugs(report: Report, pairs) -> None:
 def e6(impl: Handle, report: Report) -> None:
     """A GC block whose ratio is a multiplier, as in the public code."""
     check_block(report, impl, {"ratio": 1 / 2}, {"ratio": 1 / 4})
+    gc_layers(report, build(report, impl, 8, ratio=3 / 8), 8, 3, key=True)

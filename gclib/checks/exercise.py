@@ -176,6 +176,8 @@ def isolation() -> Iterator[None]:
 _SIGNATURE = "the signature was changed: keep the one of the stub"
 _CAUSES = {
     "'NoneType'": "a call above returned None: does every function end with return?",
+    "should be the same": "a tensor made in a fixed dtype: let it follow the input's dtype",
+    "same dtype": "a tensor made in a fixed dtype: let it follow the input's dtype",
     "mat1 and mat2": "two shapes that do not fit: print both shapes before the product",
     "batch1": "two shapes that do not fit: print both shapes before the product",
     "batch2": "two shapes that do not fit: print both shapes before the product",
@@ -183,11 +185,13 @@ _CAUSES = {
     "(is keepdim=True missing, or are H and W swapped?)",
     "torch.return_types": "max(dim) and min(dim) give values and indices: use amax, amin",
     "as parameter": "a layer's weight cannot be replaced by a tensor: use nn.init.zeros_(weight)",
+    "more than 1 value per channel": "norm over the wrong axes: a BatchNorm compares examples, "
+    "LayerNorm does not",
+    "to match num_features": "a norm over other axes: use LayerNorm on the channels",
+    "found element of type float": "a size that is not an int: divide with // in place of /",
     "einsum": "the letters of einsum and the axes of its operands do not match",
     "is invalid for input of size": "view or reshape with the wrong number of elements",
     "view size is not compatible": "view after transpose: use .reshape(), or .contiguous() first",
-    "should be the same": "a tensor made in a fixed dtype: let it follow the input's dtype",
-    "same dtype": "a tensor made in a fixed dtype: let it follow the input's dtype",
     "expected scalar type": "a tensor made in a fixed dtype: let it follow the input's dtype",
     "expected m1 and m2": "a tensor made in a fixed dtype: let it follow the input's dtype",
     "modified by an inplace operation": "a tensor changed in place that backward still needs",

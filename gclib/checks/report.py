@@ -56,7 +56,8 @@ class Report:
         self._group = []
         try:
             yield
-            print(f"ok  {name}: {len(self._group)} properties")
+            count = len(self._group)
+            print(f"ok  {name}: {count} {'property' if count == 1 else 'properties'}")
         except CheckFailed as failed:
             raise failed.in_case(name) from None
         except StudentError as error:
@@ -171,6 +172,13 @@ def fits(value: Any, expected: Tensor, atol: float = ATOL) -> bool:
     """Whether a value is a tensor like ``expected`` in shape, dtype and numbers."""
     same = isinstance(value, Tensor) and value.shape == expected.shape
     return same and value.dtype == expected.dtype and _equal(value, expected, atol)
+
+
+def distance(got: Any, expected: Tensor) -> float:
+    """How far a result is from the expected one: infinitely if it has another shape."""
+    if not isinstance(got, Tensor) or got.shape != expected.shape:
+        return float("inf")
+    return (got - expected).abs().max().nan_to_num(float("inf")).item()
 
 
 def known_mistake(got: Tensor, mistakes: Mistakes, atol: float = 1e-6) -> str:

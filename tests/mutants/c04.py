@@ -37,11 +37,31 @@ MUTANTS = {
         Mutant("channels", {_E1: "x.mean((1, 2))"}, "the channels were pooled: the positions"),
         Mutant("channels too", {_E1: "x.flatten(1).mean(1)"}, "the channels were pooled too"),
         Mutant("everything", {_E1: "x.mean()"}, "into one number"),
+        Mutant("six positions", {_E1: "x.flatten(2).sum(2) / 6"}, "two positions in place of six"),
         Mutant("keepdim", {_E1: "x.mean((2, 3), keepdim=True)"}, "axes of size 1 are left over"),
         Mutant("keepdim, flat", {_E1: "x.flatten(2).mean(2, keepdim=True)"}, "an axis of size 1"),
         Mutant("images alone", {_E1: "x.mean((2, 3))"}, "Dimension out of range"),
         Mutant("last two axes", {_E1: "x.mean((-1, -2))"}, "the number of axes is fixed"),
         Mutant("maximum", {_E1: "x.flatten(2).amax(2)"}, "the maximum, not the mean"),
+        Mutant(
+            "divided by everything",
+            {_E1: "x.flatten(2).sum(2) / x[0].numel()"},
+            "all numbers of the example",
+        ),
+        Mutant("absolute values", {_E1: "x.flatten(2).abs().mean(2)"}, "the sign is lost"),
+        Mutant("ReLU", {_E1: "x.flatten(2).relu().mean(2)"}, "negative numbers are lost"),
+        Mutant(
+            "cut with reshape",
+            {_E1: "x.reshape(len(x), -1, x.shape[1]).mean(1)"},
+            "positions and channels are mixed",
+        ),
+        Mutant(
+            "interleaved",
+            {_E1: "x.flatten(2).mT.reshape(len(x), x.shape[1], -1).mean(2)"},
+            "positions and channels are mixed",
+        ),
+        Mutant("transposed", {_E1: f"{_E1}.T"}, "examples and channels are swapped"),
+        Mutant("squeezed", {_E1: f"{_E1}.squeeze()"}, "axis 0, the examples, is gone"),
         Mutant("median", {_E1: "x.flatten(2).median(2).values"}, "the median"),
         Mutant(
             "divided by the width", {_E1: "x.flatten(2).sum(2) / x.shape[-1]"}, "the width alone"
@@ -87,6 +107,50 @@ MUTANTS = {
         ),
         Mutant("scaled by root C", {_SOFTMAX: "(logits / x.shape[1] ** 0.5).softmax(1)"}, "√C"),
         Mutant("scaled by C", {_SOFTMAX: "(logits / x.shape[1]).softmax(1)"}, "divided by C"),
+        Mutant(
+            "scaled by root L",
+            {_SOFTMAX: "(logits / logits.shape[1] ** 0.5).softmax(1)"},
+            "the root of N_p",
+        ),
+        Mutant(
+            "over channels",
+            {_SUM: "(features * (features * key_weight[:, None]).softmax(1)).sum(2)"},
+            "softmax ran over the channels",
+        ),
+        Mutant(
+            "channel by channel",
+            {_SUM: "(features * (features * key_weight[:, None]).softmax(2)).sum(2)"},
+            "softmax for each channel by itself",
+        ),
+        Mutant("logarithms", {_SOFTMAX: "logits.log_softmax(1)"}, "log_softmax gives"),
+        Mutant(
+            "divided by the channels",
+            {_SUM: f"{_SUM} / x.shape[1]"},
+            "divided by the number of channels",
+        ),
+        Mutant(
+            "shares of sigmoids",
+            {_SOFTMAX: "logits.sigmoid() / logits.sigmoid().sum(1, True)"},
+            "the weights are sigmoids",
+        ),
+        Mutant(
+            "one softmax for all",
+            {_SOFTMAX: "logits.flatten().softmax(0).view_as(logits)"},
+            "are mixed",
+        ),
+        Mutant(
+            "largest of the batch",
+            {
+                _SOFTMAX: "(logits - logits.max()).exp()\n    attention = attention / attention.sum(1, True)"
+            },
+            "take that of each example",
+        ),
+        Mutant(
+            "map detached",
+            {_SUM: _SUM.replace("features,", "features.detach(),")},
+            "cut off",
+            hidden=True,
+        ),
         Mutant("sign", {_SOFTMAX: "(-logits).softmax(1)"}, "the sign of the logits"),
         Mutant("softmax twice", {_SOFTMAX: "logits.softmax(1).softmax(1)"}, "softmax twice"),
         Mutant(
@@ -113,7 +177,7 @@ MUTANTS = {
         Mutant(
             "cut instead of flattened",
             {"features = x.flatten(2)": "features = x.reshape(len(x), -1, x.shape[1]).mT"},
-            "expected",
+            "the map is cut with reshape",
         ),
         Mutant(
             "mixes examples",
@@ -153,6 +217,63 @@ MUTANTS = {
             "multiplied", {_E3: f"context * {_E3}"}, "multiplied by the input: that is the fusion"
         ),
         Mutant("leaky", {_E3: "self.expand(F.leaky_relu(self.reduce(context)))"}, "numbers leak"),
+        Mutant("ELU", {_E3: "self.expand(F.elu(self.reduce(context)))"}, "numbers leak"),
+        Mutant("GELU", {_E3: "self.expand(F.gelu(self.reduce(context)))"}, "another activation"),
+        Mutant("softmax between", {".relu()": ".softmax(1)"}, "another activation"),
+        Mutant(
+            "layer norm without weights",
+            {
+                _E3: "self.expand(F.layer_norm(self.reduce(context), (len(self.reduce.bias),)).relu())"
+            },
+            "a norm stands between",
+        ),
+        Mutant(
+            "batch norm",
+            {
+                _E3: "self.expand(F.batch_norm(self.reduce(context), None, None, training=True).relu())"
+            },
+            "a norm stands between",
+        ),
+        Mutant("zero in forward", {_ZERO: "", f"return {_E3}": f"return 0 * {_E3}"}, "always zero"),
+        Mutant(
+            "first weight at zero",
+            {_ZERO_BIAS: f"{_ZERO_BIAS}        nn.init.zeros_(self.reduce.weight)\n"},
+            "leave the numbers of the first map alone",
+        ),
+        Mutant(
+            "first weight all the same",
+            {_ZERO_BIAS: f"{_ZERO_BIAS}        nn.init.constant_(self.reduce.weight, 0.1)\n"},
+            "leave the numbers of the first map alone",
+        ),
+        Mutant(
+            "seeded",
+            {"super().__init__()": "super().__init__()\n        torch.manual_seed(0)"},
+            "two modules start alike",
+        ),
+        Mutant(
+            "rounded",
+            {"in_channels // ratio": "round(in_channels / ratio)"},
+            "14 channels, ratio=5",
+        ),
+        Mutant(
+            "rounded up",
+            {"in_channels // ratio": "-(-in_channels // ratio)"},
+            "12 channels, ratio=5",
+        ),
+        Mutant("one slash", {"in_channels // ratio": "in_channels / ratio"}, "in place of /"),
+        Mutant(
+            "float64",
+            {
+                "nn.Linear(in_channels, hidden)": "nn.Linear(in_channels, hidden, dtype=torch.float64)"
+            },
+            "fixed dtype",
+        ),
+        Mutant(
+            "changes the context",
+            {_E3: "self.expand(self.reduce(context.relu_()).relu())"},
+            "in front of",
+        ),
+        Mutant("ReLU6", {".relu()": ".clamp(0, 6)"}, "expected", hidden=True),
         Mutant("absolute", {".relu()": ".abs()"}, "the absolute value"),
         Mutant("tanh", {".relu()": ".tanh()"}, "tanh is not ReLU"),
         Mutant(
@@ -237,6 +358,42 @@ MUTANTS = {
         Mutant("add: sigmoid", {_ADD: "return x + t.sigmoid()\n"}, "a sigmoid is for scaling"),
         Mutant("add: gate", {_ADD: "return x * t.sigmoid()\n"}, "add is for addition"),
         Mutant("add: relu", {_ADD: "return (x + t).relu()\n"}, "a ReLU stands behind"),
+        Mutant("add: mean", {_ADD: "return (x + t) / 2\n"}, "the sum is divided"),
+        Mutant("add: twice", {_ADD: "return x + 2 * t\n"}, "t is added twice"),
+        Mutant("add: relu of t", {_ADD: "return x + t.relu()\n"}, "negative numbers of t are lost"),
+        Mutant(
+            "add: one number",
+            {_ADD: "return x + t.mean(1, keepdim=True)\n"},
+            "one number for all channels",
+        ),
+        Mutant("scale: sigmoid of the sum", {_SCALE: "return (x + t).sigmoid()"}, "of the sum"),
+        Mutant(
+            "scale: hard sigmoid",
+            {_SCALE: "return x * nn.functional.hardsigmoid(t)"},
+            "another gate",
+        ),
+        Mutant("scale: exp", {_SCALE: "return x * t.exp()"}, "another gate"),
+        Mutant(
+            "scale: one gate",
+            {_SCALE: "return x * t.mean(1, keepdim=True).sigmoid()"},
+            "one gate for all channels",
+        ),
+        Mutant("scale: half", {_SCALE: "return x / 2 + 0 * t"}, "the gate has to follow t"),
+        Mutant(
+            "scale: softmax over examples",
+            {_SCALE: "return x * t.softmax(0)"},
+            "the gate is 1 everywhere",
+        ),
+        Mutant("2scale: no sigmoid", {_TWICE: "return 2 * x * t"}, "doubled, but without"),
+        Mutant("2scale: sum", {_TWICE: "return x + 2 * t.sigmoid()"}, "the gate is added"),
+        Mutant("2scale: tanh", {_TWICE: "return x * (1 + t.tanh())"}, "1 + tanh(t)"),
+        Mutant("first example for all", {_T: f"{_T}\n    t = t[:1]"}, "examples are mixed"),
+        Mutant(
+            "any scale",
+            {'if how == "scale"': 'if how.endswith("scale") and how[0] != "2"'},
+            "falls through",
+        ),
+        Mutant("small letters", {_T: f"{_T}\n    how = how.lower()"}, "falls through"),
         Mutant("scale: sum", {_SCALE: "return x + t"}, "added, not multiplied"),
         Mutant("scale: no sigmoid", {_SCALE: "return x * t"}, "multiplied without a sigmoid"),
         Mutant(
@@ -253,6 +410,7 @@ MUTANTS = {
         Mutant("scale: sign", {_SCALE: "return x * (-t).sigmoid()"}, "the sign is wrong"),
         Mutant("scale: division", {_SCALE: "return x / t.sigmoid()"}, "divided by the gate"),
         Mutant("scale: tanh", {_SCALE: "return x * t.tanh()"}, "tanh in place of the sigmoid"),
+        Mutant("scale: inside", {_SCALE: "return x * (1 + t.tanh()) / 2"}, "σ(2t) is not σ(t)"),
         Mutant("scale: softmax", {_SCALE: "return x * t.softmax(1)"}, "channels do not compete"),
         Mutant(
             "scale: gate of x", {_SCALE: "return x.sigmoid() * t"}, "the sigmoid was taken of x"
@@ -302,7 +460,7 @@ MUTANTS = {
         Mutant(
             "maximum pooling",
             {_AVERAGE: "context = x.flatten(2).amax(2)"},
-            "expected",
+            "pooling is a mean",
         ),
         Mutant(
             "sum pooling",
@@ -318,6 +476,60 @@ MUTANTS = {
             "always linear",
             {'if transform == "bottleneck"': "if False"},
             "a layer is missing",
+        ),
+        Mutant(
+            "softmax over channels",
+            {
+                _ATTENTION: "f = x.flatten(2)\n            context = (f * (f * self.key.weight.mT).softmax(1)).sum(2)"
+            },
+            "softmax ran over the channels",
+        ),
+        Mutant(
+            "layer norm",
+            {
+                _FUSED: _FUSED.replace(
+                    "(context)", "(nn.functional.layer_norm(context, context.shape[1:]))"
+                )
+            },
+            "no part of equation 4",
+        ),
+        Mutant("ReLU at the end", {_FUSED: f"{_FUSED}.relu()"}, "a ReLU stands behind the sum"),
+        Mutant(
+            "both at zero",
+            {
+                "Bottleneck(in_channels, ratio)": "Bottleneck(in_channels, ratio)\n            for p in self.transform.parameters():\n                nn.init.zeros_(p)"
+            },
+            "only the last layer starts at zero",
+        ),
+        Mutant(
+            "three positions",
+            {_AVERAGE: "context = x.flatten(2).sum(2) / 3"},
+            "every position twice",
+        ),
+        Mutant(
+            "2t",
+            {
+                _FUSED: "t = self.transform(context)\n        return fuse(x, 2 * t if self.fusion == '2scale' else t, self.fusion.removeprefix('2'))"
+            },
+            "the gate has no factor 2",
+        ),
+        Mutant(
+            "unused layers",
+            {_LINEAR: f"{_LINEAR}\n            self.spare = Bottleneck(in_channels, ratio)"},
+            "layers that the formula does not have",
+        ),
+        Mutant(
+            "x detached",
+            {_ATTENTION: _ATTENTION.replace("(x,", "(x.detach(),")},
+            "cut off",
+            hidden=True,
+        ),
+        Mutant(
+            "images alone",
+            {
+                _FUSED: "t = self.transform(context)[:, :, None, None]\n        return fuse(x, self.transform(context), self.fusion) if x.dim() != 3 else x + t"
+            },
+            "two shapes that do not fit",
         ),
         Mutant(
             "transform skipped",
@@ -468,6 +680,12 @@ VARIANTS = {
         '    return torch.einsum("nc...->nc", x) / x[0, 0].numel()\n',
     },
     "c04-e2": {
+        "library": "def attention_pooling(x, key_weight):\n    f = x.flatten(2).mT\n"
+        "    query = key_weight.expand(len(x), 1, -1)\n"
+        "    return F.scaled_dot_product_attention(query, f, f, scale=1.0)[:, 0]\n",
+        "example by example": "def attention_pooling(x, key_weight):\n    found = []\n"
+        "    for map in x:\n        f = map.flatten(1)\n"
+        "        found.append(f @ (key_weight @ f).softmax(0))\n    return torch.stack(found)\n",
         "matmul": "def attention_pooling(x, key_weight):\n    f = x.flatten(2)\n"
         "    a = (key_weight @ f).softmax(-1)\n    return (f @ a[:, :, None])[:, :, 0]\n",
         "positions first": "def attention_pooling(x, w):\n    f = x.flatten(2).transpose(1, 2)\n"
@@ -502,6 +720,10 @@ VARIANTS = {
         "        self.w2 = nn.Parameter(torch.zeros(h, in_channels))\n"
         "        self.b2 = nn.Parameter(torch.zeros(in_channels))\n\n"
         "    def forward(self, c):\n        return (c @ self.w1 + self.b1).clamp(min=0) @ self.w2 + self.b2\n",
+        "subclass of sequential": "class Bottleneck(nn.Sequential):\n    def __init__(self, in_channels, ratio=16):\n"
+        "        h = max(1, in_channels // ratio)\n        last = nn.Linear(h, in_channels)\n"
+        "        for p in last.parameters():\n            nn.init.zeros_(p)\n"
+        "        super().__init__(nn.Linear(in_channels, h), nn.ReLU(inplace=True), last)\n",
         "no biases": "class Bottleneck(nn.Module):\n    def __init__(self, in_channels, ratio=16):\n"
         "        super().__init__()\n"
         "        self.down = nn.Linear(in_channels, in_channels // ratio, bias=False)\n"

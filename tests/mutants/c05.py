@@ -35,6 +35,29 @@ _TRANSFORM = [  # mistakes in the transform, with the same words in e2 and e6
         {"nn.LayerNorm(inner)": "nn.LayerNorm(inner, eps=1e-6)"},
         "eps of the LayerNorm",
     ),
+    Mutant(
+        "eps of 1e-4",
+        {"nn.LayerNorm(inner)": "nn.LayerNorm(inner, eps=1e-4)"},
+        "eps of the LayerNorm",
+    ),
+    Mutant(
+        "no shift",
+        {"nn.LayerNorm(inner)": "nn.LayerNorm(inner, bias=False)"},
+        "a scale and no shift",
+    ),
+    Mutant("RMSNorm", {"nn.LayerNorm(inner)": "nn.RMSNorm(inner)"}, "a scale and no shift"),
+    Mutant(
+        "a group for each number",
+        {"nn.LayerNorm(inner)": "nn.GroupNorm(inner, inner)"},
+        "norm over the wrong axes",
+    ),
+    Mutant(
+        "several groups",
+        {"nn.LayerNorm(inner)": "nn.GroupNorm(max(1, inner // 3), inner)"},
+        "expected",
+        hidden=True,
+    ),
+    Mutant("ReLU6", {".relu())": ".clamp(0, 6))"}, "expected", hidden=True),
     Mutant("sigmoid inside", {".relu())": ".sigmoid())"}, "another activation"),
     Mutant(
         "no scale and shift",
@@ -96,6 +119,33 @@ MUTANTS = {
         Mutant(
             "over everything", {"mean(dim=1, keepdim=True)": "mean()"}, "one mean for all examples"
         ),
+        Mutant(
+            "corrected, eps outside",
+            {
+                _VARIANCE: "variance = x.var(dim=1, keepdim=True)",
+                "(variance + eps).sqrt()": "(variance.sqrt() + eps)",
+            },
+            "outside of the root",
+        ),
+        Mutant("squares of x", {"centred.square()": "x.square()"}, "center before you square"),
+        Mutant(
+            "root mean square",
+            {"return centred": "return x", "centred.square()": "x.square()"},
+            "root mean square of x",
+        ),
+        Mutant("sum of squares", {"square().mean(": "square().sum("}, "the squares are summed"),
+        Mutant(
+            "ReLU",
+            {_E1: f"return ({_E1.removeprefix('return ')}).relu()"},
+            "the next step of the transform",
+        ),
+        Mutant("minus bias", {"+ bias": "- bias"}, "bias is subtracted"),
+        Mutant(
+            "clamped",
+            {_E1: f"return ({_E1.removeprefix('return ')}).clamp(-20, 20)"},
+            "expected",
+            hidden=True,
+        ),
         Mutant("not affine", {" * weight + bias": ""}, "weight and bias are not used"),
         Mutant("no bias", {" + bias": ""}, "bias is not added"),
         Mutant("no weight", {" * weight": ""}, "weight is not used"),
@@ -119,6 +169,28 @@ MUTANTS = {
         Mutant("bias not zero", {_ZERO_BIAS: ""}, _ZERO),
         Mutant("ratio times", {_INNER: "inner = in_channels * ratio"}, "the inner width"),
         Mutant("ratio ignored", {_INNER: "inner = 4"}, "inner width"),
+        Mutant("rounded up", {_INNER: "inner = -(-in_channels // ratio)"}, "rounded up"),
+        Mutant("rounded", {_INNER: "inner = round(in_channels / ratio)"}, "rounded up"),
+        Mutant(
+            "sigmoid at the end",
+            {f"return {_E2}": f"return {_E2}.sigmoid()"},
+            "a sigmoid stands at the end",
+        ),
+        Mutant(
+            "zero in forward",
+            {_ZERO_WEIGHT: "", _ZERO_BIAS: "", f"return {_E2}": f"return 0 * {_E2}"},
+            "always zero",
+        ),
+        Mutant(
+            "norm twice",
+            {"self.norm(self.reduce(context))": "self.norm(self.norm(self.reduce(context)))"},
+            "called twice",
+        ),
+        Mutant(
+            "BatchNorm",
+            {"nn.LayerNorm(inner)": "nn.BatchNorm1d(inner)"},
+            "the mean runs over the batch",
+        ),
         Mutant(
             "norm behind",
             {
@@ -141,7 +213,11 @@ MUTANTS = {
             },
             "a map from C to C",
         ),
-        Mutant("residual inside", {f"return {_E2}": f"return context + {_E2}"}, _ZERO),
+        Mutant(
+            "residual inside",
+            {f"return {_E2}": f"return context + {_E2}"},
+            "context is added inside",
+        ),
         Mutant(
             "batch statistics",
             {
@@ -176,6 +252,70 @@ MUTANTS = {
             "scaled logits",
             {".softmax(dim=2)": ".div(x.shape[1] ** 0.5).softmax(dim=2)"},
             "equation 5 has no scale",
+        ),
+        Mutant(
+            "scaled by C",
+            {".softmax(dim=2)": ".div(x.shape[1]).softmax(dim=2)"},
+            "the logits are scaled",
+        ),
+        Mutant(
+            "scaled by the positions",
+            {".softmax(dim=2)": ".div((x.shape[2] * x.shape[3]) ** 0.5).softmax(dim=2)"},
+            "divided by a root",
+        ),
+        Mutant(
+            "softmax twice", {".softmax(dim=2)": ".softmax(dim=2).softmax(dim=2)"}, "softmax twice"
+        ),
+        Mutant("logarithms", {".softmax(dim=2)": ".log_softmax(dim=2)"}, "log_softmax gives"),
+        Mutant(
+            "shares of sigmoids",
+            {
+                ".softmax(dim=2)": ".sigmoid()\n        attention = attention / attention.sum(2, True)"
+            },
+            "divided by their sum",
+        ),
+        Mutant(
+            "maximum",
+            {_CONTEXT: "context = x.amax((2, 3)) + 0 * attention.sum()"},
+            "the maximum over positions",
+        ),
+        Mutant(
+            "2 sigmoid",
+            {_ADD: "return x * 2 * self.transform(context)[:, :, None, None].sigmoid()"},
+            "scaled by 2",
+        ),
+        Mutant(
+            "transformed first",
+            {
+                _CONTEXT: "tokens = self.transform(x.flatten(2).mT.flatten(0, 1)).view(len(x), -1, x.shape[1])\n        context = (tokens * attention.mT).sum(1)",
+                _ADD: "return x + context[:, :, None, None]",
+            },
+            "the order matters",
+        ),
+        Mutant(
+            "residual detached",
+            {"return x +": "return x.detach() +"},
+            "cut off from the graph",
+            hidden=True,
+        ),
+        Mutant(
+            "key detached",
+            {"self.key(x)": "self.key(x.detach())"},
+            "cut off from the graph",
+            hidden=True,
+        ),
+        Mutant(
+            "BatchNorm",
+            {
+                _TRANSFORM_LAYER: _TRANSFORM_LAYER
+                + "\n        self.transform.norm = nn.BatchNorm1d(in_channels // ratio)"
+            },
+            "a BatchNorm compares examples",
+        ),
+        Mutant(
+            "one softmax for all",
+            {".softmax(dim=2)": ".flatten().softmax(0).view(len(x), 1, -1)"},
+            "examples are mixed",
         ),
         Mutant("negative logits", {"self.key(x)": "(-self.key(x))"}, "negative logits"),
         Mutant(
@@ -308,6 +448,26 @@ MUTANTS = {
         ),
         Mutant("multiplied", {"channels // ratio": "channels * ratio"}, "the ratio divides"),
         Mutant("float", {"channels // ratio": "channels / ratio"}, "two slashes"),
+        Mutant("rounded", {"channels // ratio": "round(channels / ratio)"}, "rounded up"),
+        Mutant(
+            "times the inverse",
+            {"channels // ratio": "int(channels * (1 / ratio))"},
+            "rounded down by one",
+            hidden=True,
+        ),
+        Mutant(
+            "divided last",
+            {
+                "return key + reduce + norm + expand": "return 2 * channels * channels // ratio + 2 * channels + 3 * inner + 1"
+            },
+            "in one step",
+        ),
+        Mutant(
+            "C biases of the key",
+            {"channels + 1": "channels + channels"},
+            "one number, as its output",
+        ),
+        Mutant("ratio as width", {"channels // ratio": "ratio"}, "r in place of"),
         Mutant(
             "printed",
             {"return key": "print(key"} | {"norm + expand": "norm + expand)"},
@@ -347,6 +507,16 @@ MUTANTS = {
         ),
         Mutant("other order", _pairs(_B, _A, _C), "pairs go A, B, C"),
         Mutant("two pairs", _pairs(_A, _B), "with your lines and mistakes"),
+        Mutant(
+            "mistake first",
+            _pairs('("softmax never called", "A8")', _B, _C),
+            "the line comes first",
+        ),
+        Mutant(
+            "printed",
+            {"": f"def find_bugs():\n    print([{_A}, {_B}, {_C}])\n"},
+            "without a return",
+        ),
         Mutant("a dict", {"": "def find_bugs():\n    return {'A': 8}\n"}, "list of three pairs"),
         Mutant(
             "changes its mind",
@@ -360,6 +530,24 @@ MUTANTS = {
     ],
     "c05-e6": [
         Mutant("ratio divides", {_INNER6: "int(in_channels // ratio)"}, "the inner width"),
+        Mutant(
+            "two of four",
+            {
+                "x.flatten(2).transpose(1, 2)": "x.reshape(len(x), -1, x.shape[1])",
+                "softmax(dim=1)": "softmax(dim=0)",
+            },
+            "positions and channels are mixed",
+        ),
+        Mutant("ratio left", {_INNER6: "int(in_channels / ratio)"}, "or is it a multiplier"),
+        Mutant("rounded", {_INNER6: "round(in_channels * ratio)"}, "rounded up"),
+        Mutant(
+            "inverse of the ratio", {_INNER6: "in_channels // int(1 / ratio)"}, "the inner width"
+        ),
+        Mutant(
+            "first map at zero too",
+            {_ZERO_BIAS: _ZERO_BIAS + "        nn.init.zeros_(self.reduce.weight)\n"},
+            "only the last layer starts at zero",
+        ),
         Mutant("softmax over the batch", {"softmax(dim=1)": "softmax(dim=0)"}, "axis of size 1"),
         Mutant("softmax over channels", {"softmax(dim=1)": "softmax(dim=2)"}, "axis of size 1"),
         Mutant(
@@ -458,7 +646,25 @@ _FREE_BLOCK = """class {name}(nn.Module):
         t = self.d(self.c(self.b(pooled)).clamp(min=0))
         return (flat + t).view_as(x)
 """
+_LOOP_BLOCK = """class {name}(nn.Module):
+    def __init__(self, in_channels, ratio={default}):
+        super().__init__()
+        p = max(1, int(in_channels {times} ratio))
+        self.up = nn.Linear(p, in_channels, bias=False)
+        self.w_k = nn.Parameter(torch.zeros(in_channels))
+        self.down = nn.Sequential(nn.Linear(in_channels, p), nn.LayerNorm(p), nn.ReLU())
+        self.up.weight.data.zero_()
+
+    def forward(self, x):
+        columns = x.permute(0, 3, 2, 1).flatten(1, 2)  # the order of positions is free
+        maps = []
+        for map, tokens in zip(x, columns):
+            t = self.up(self.down((tokens @ self.w_k).softmax(0) @ tokens))
+            maps.append(map + t.view(-1, 1, 1))
+        return torch.stack(maps)
+"""
 _BLOCKS = {
+    "example by example": _LOOP_BLOCK,
     "linear, reordered": _LINEAR_BLOCK,
     "as in the public code": _PUBLIC_BLOCK,
     "einsum, bare parameters": _EINSUM_BLOCK,
@@ -480,6 +686,12 @@ VARIANTS = {
         "var": "def layer_norm(x, weight, bias, eps=1e-5):\n"
         "    var = x.var(1, correction=0, keepdim=True)\n"
         "    return (x - x.mean(1, True)) * torch.rsqrt(var + eps) * weight + bias\n",
+        "mean of squares": "def layer_norm(x, weight, bias, eps=1e-5):\n"
+        "    m = x.mean(-1, keepdim=True)\n"
+        "    v = (x**2).mean(-1, keepdim=True) - m**2\n"
+        "    return weight * (x - m) / (v + eps) ** 0.5 + bias\n",
+        "group norm": "def layer_norm(x, weight, bias, eps=1e-5):\n"
+        "    return F.group_norm(x, 1, weight, bias, eps)\n",
         "by rows": "def layer_norm(x, weight, bias, eps=1e-5):\n    rows = []\n"
         "    for row in x:\n        d = row - row.sum() / len(row)\n"
         "        rows.append(d / (d.dot(d) / len(row) + eps) ** 0.5 * weight + bias)\n"
@@ -513,6 +725,14 @@ VARIANTS = {
         "    def forward(self, c):\n"
         "        h = layer_norm(c @ self.w1 + self.b1, self.gain, self.shift)\n"
         "        return h.clamp_min(0) @ self.w2 + self.b2\n",
+        "group norm": "class GCTransform(nn.Module):\n"
+        "    def __init__(self, in_channels, ratio=16):\n        super().__init__()\n"
+        "        p = in_channels // ratio\n"
+        "        self.W_v2, self.W_v1 = nn.Linear(p, in_channels), nn.Linear(in_channels, p)\n"
+        "        self.LN = nn.GroupNorm(1, p)\n"
+        "        self.W_v2.weight.data.fill_(0), self.W_v2.bias.data.fill_(0)\n"
+        "    def forward(self, c):\n"
+        "        return self.W_v2(F.relu(self.LN(self.W_v1(c))))\n",
         "no biases": "class GCTransform(nn.Module):\n"
         "    def __init__(self, in_channels, ratio=16):\n        super().__init__()\n"
         "        p = in_channels // ratio\n"
@@ -541,6 +761,7 @@ VARIANTS = {
     "c05-e5": {
         "a tuple": f"def find_bugs():\n    return {_A}, {_B}, {_C}\n",
         "lists": "def find_bugs():\n    return [list(p) for p in (" + ", ".join(_PAIRS) + ")]\n",
+        "spaces": f"def find_bugs():\n    return [('a8 ', ' softmax never called'), {_B}, {_C}]\n",
         "zip": "def find_bugs():\n    return list(zip(['A8', 'B7', 'C9'], ['softmax never called', "
         "'softmax over the wrong axis', 'scaled, not added']))\n",
         "from a dict": "def find_bugs():\n    found = {'C9': 'scaled, not added', 'A8': 'softmax "

@@ -18,7 +18,7 @@ from gclib.checks import c04
 from gclib.checks.exercise import hidden_check
 from gclib.checks.handle import Handle
 from gclib.checks.properties import build, find_roles
-from gclib.checks.report import Report, fits
+from gclib.checks.report import Report, distance, fits
 from gclib.checks.roles import weights_for
 
 _SIZES = ((1, 1, 1), (2, 3, 7), (3, 2, 4, 5), (2, 5, 1, 6), (2, 3, 2, 3, 4), (1, 4, 3, 1, 1))
@@ -135,6 +135,7 @@ def _equals_reference(
     values = {role: 0.7 * report.randn(*shape) for role, shape in roles.items()}
     biases = {role: report.randn(shape[0]) for role, shape in roles.items()}
     cotangent = report.randn(*x.shape)
+    tried = []
     for assignment in found:
         module.load(weights_for(assignment, values, biases))
         with torch.no_grad():
@@ -146,7 +147,8 @@ def _equals_reference(
         expected = reference(leaf)
         (expected * cotangent).sum().backward()
         result = module.gradients(x, cotangent=cotangent)
-        if assignment is found[-1] or fits(result.result, expected.detach()):
+        tried.append((distance(result.result, expected.detach()), result.result, expected.detach()))
+        if fits(result.result, expected.detach()):
             report.close("result", result.result, expected.detach())
             report.gradient("gradient of the input", result.inputs[0], leaf.grad)
             for role, slot in assignment.items():
@@ -160,3 +162,5 @@ def _equals_reference(
                     got = got if got is None else got.reshape(layers[role].bias.shape)
                     report.gradient(f"gradient of the {role} bias", got, layers[role].bias.grad)
             return
+    _, got, expected = min(tried, key=lambda one: one[0])  # the roles that come nearest
+    report.close("result", got, expected)

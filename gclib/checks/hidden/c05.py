@@ -11,7 +11,7 @@ from gclib.checks import c05
 from gclib.checks.exercise import hidden_check
 from gclib.checks.handle import Handle
 from gclib.checks.properties import build
-from gclib.checks.report import Report, fits
+from gclib.checks.report import Report, distance, fits
 from gclib.checks.roles import Assignment, weights_for
 
 
@@ -19,7 +19,8 @@ from gclib.checks.roles import Assignment, weights_for
 def e1(impl: Handle, report: Report) -> None:
     """Random inputs of several sizes, several eps, and all gradients."""
     for n, width, size, eps in ((1, 2, 1, 1e-5), (3, 5, 50, 1e-3), (4, 3, 1e-3, 1e-6)):
-        x, weight, bias = size * report.randn(n, width), report.randn(width), report.randn(width)
+        x = size * report.randn(n, width)
+        weight, bias = 30 * report.randn(width), 30 * report.randn(width)
         expected = F.layer_norm(x, (width,), weight, bias, eps)
         report.close(f"x ({n}, {width}), eps {eps:g}", impl.call(x, weight, bias, eps), expected)
     tensors = [report.randn(3, 5), report.randn(5), report.randn(5)]
@@ -44,9 +45,11 @@ def _equals_reference(
     module = build(report, impl, channels, ratio)
     found = c05.gc_layers(report, module, channels, inner, key=key)
     values = {role: 0.7 * report.randn(*layer.weight.shape) for role, layer in layers.items()}
+    values["norm"] = 20 * values["norm"]  # large enough for a clamp to show
     biases = {role: report.randn(*layer.bias.shape) for role, layer in layers.items()}
+    tried = []
     cotangent = report.randn(*x.shape)
-    for last, assignment in ((a is found[-1], a) for a in found):
+    for assignment in found:
         module.load(weights_for(assignment, values, biases))
         with torch.no_grad():
             for role, layer in layers.items():
@@ -57,11 +60,14 @@ def _equals_reference(
         expected = reference(leaf)
         (expected * cotangent).sum().backward()
         result = module.gradients(x, cotangent=cotangent)
-        if last or fits(result.result, expected.detach()):
+        tried.append((distance(result.result, expected.detach()), result.result, expected.detach()))
+        if fits(result.result, expected.detach()):
             report.close("result", result.result, expected.detach())
             report.gradient("gradient of the input", result.inputs[0], leaf.grad)
             _same_gradients(report, result.parameters, layers, assignment)
             return
+    _, got, right = min(tried, key=lambda one: one[0])  # the roles that come nearest
+    report.close("result", got, right)
 
 
 def _same_gradients(
@@ -85,7 +91,7 @@ def _same_gradients(
 @hidden_check(c05.e2)
 def e2(impl: Handle, report: Report) -> None:
     """The reference transform, with random weights and biases."""
-    for channels, ratio, examples in ((6, 2, 3), (12, 3, 1), (10, 4, 5), (7, 2, 2)):
+    for channels, ratio, examples in ((6, 2, 3), (12, 3, 1), (10, 4, 5), (7, 2, 2), (18, 3, 4)):
         reference = BottleneckTransform(channels, ratio=ratio, norm=True, dtype=torch.float64)
         with report.group(f"{channels} channels, ratio {ratio}"):
             x = 3 * report.randn(examples, channels)
@@ -93,7 +99,14 @@ def e2(impl: Handle, report: Report) -> None:
 
 
 def _blocks(impl: Handle, report: Report, *, multiplier: bool) -> None:
-    cases = ((6, 2, (3, 5)), (12, 4, (4, 2)), (8, 2, (1, 7)), (9, 4, (2, 3)), (16, 8, (1, 1)))
+    cases = (
+        (6, 2, (3, 5)),
+        (12, 4, (4, 2)),
+        (8, 2, (1, 7)),
+        (11, 4, (2, 3)),
+        (16, 8, (1, 1)),
+        (18, 2, (2, 2)),
+    )
     for channels, ratio, size in cases:
         reference = GCBlock(channels, ratio=ratio, dtype=torch.float64)
         with report.group(f"{channels} channels, r = {ratio}, map {size}"):
@@ -111,12 +124,13 @@ def e3(impl: Handle, report: Report) -> None:
 @hidden_check(c05.e4)
 def e4(impl: Handle, report: Report) -> None:
     """The parameters of real blocks."""
-    for channels, ratio in ((2, 1), (48, 3), (33, 8), (64, 16), (256, 7), (256, 256)):
+    for channels, ratio in ((2, 1), (48, 3), (33, 8), (64, 16), (256, 7), (256, 256), (49, 49)):
         reference = GCBlock(channels, ratio=ratio, device="meta")
         right = sum(parameter.numel() for parameter in reference.parameters())
         got = impl.call(channels, ratio)
         what = f"C = {channels}, r = {ratio}"
-        report.true(what, got == right, expected=f"{right:,}", got=f"{got}")
+        cause = "C' is C // r, in whole numbers: C · (1 / r) may be rounded down by one"
+        report.true(what, got == right, expected=f"{right:,}", got=f"{got}", cause=cause)
 
 
 @hidden_check(c05.e5)
