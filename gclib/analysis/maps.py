@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from torch import Tensor
 
 from gclib.analysis.distances import average_cosine_distance
@@ -190,6 +191,7 @@ def _mark(
             color="white",
             size=8,
             ha="right" if right else "left",
+            path_effects=[withStroke(linewidth=2, foreground="black")],  # on bright skies too
         )
 
 
