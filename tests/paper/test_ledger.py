@@ -101,7 +101,7 @@ def test_the_figure_is_current(pytestconfig, tmp_path, capsys):
     assert texts_of(shipped) == shown
     assert main(["ledger", "--figure", str(tmp_path / "ledger.gif")]) == 2
     assert "ends in .svg, .png or .pdf" in capsys.readouterr().err
-    assert main(["ledger", "--table", "5a", "--figure", str(path)]) == 2
+    assert main(["ledger", "--table", "3a", "--figure", str(path)]) == 2
     assert "no entry was measured in small" in capsys.readouterr().err
 
 
