@@ -252,6 +252,26 @@ COMPARISONS = (
         "2f_avg_add",
         ("att_add", "avg_add", "ap_box"),
     ),
+    *(
+        _small(
+            f"nl_{name}_{task}",
+            "1",
+            f"{words} is as good as the embedded Gaussian, {where}",
+            f"{task}_nl_{name}",
+            f"{task}_nl",
+            (f"coco_{name}", "coco_embedded_gaussian", "ap_box"),
+            same=True,
+        )
+        for task, where in (
+            ("context", "where one fact is shared"),
+            ("pairing", "where every object needs another fact"),
+        )
+        for name, words in (
+            ("gaussian", "the Gaussian"),
+            ("dot_product", "the dot product"),
+            ("concat", "concat"),
+        )
+    ),
 )
 
 
