@@ -63,7 +63,7 @@ def average_jsd(
               = H\Bigl(\frac{v_i+v_j}{2}\Bigr) - \frac{H(v_i)+H(v_j)}{2}
 
     Every pair is computed once, in blocks: memory stays at the input and a few MiB, time grows
-    with N²·d (about a minute for N = d = 4200 on 2 cores).
+    with N²·d (about two minutes for N = d = 4200 on 2 free cores).
 
     Args:
         distributions: ``(..., N, d)``, rows that are not negative and sum to 1.

@@ -1,7 +1,7 @@
 """Every named mutant fails with the message that names it; every variant passes."""
 
 import pytest
-from mutants.answers import apply, define, mutants, references, variants
+from mutants.answers import apply, define, mutants, references, run, variants
 
 from gclib.chapters import CHAPTERS
 from gclib.checks import CheckFailed, NotAttempted
@@ -53,6 +53,25 @@ def test_variant_passes_both_checks(id, name, source):
     for seed in (0, 1, 2):
         visible(implementation, seed)
         hidden(implementation, seed)
+
+
+COMBINATIONS = [
+    (chapter.number, k)
+    for chapter in CHAPTERS
+    for k in range(max(len(found) for found in variants(chapter.number).values()))
+]
+
+
+@pytest.mark.parametrize(("chapter", "k"), COMBINATIONS)
+def test_variants_of_one_student_pass_together(chapter, k):
+    """Later answers call earlier ones: right answers must get on with each other."""
+    right = variants(chapter)
+    chosen = {id: list(found.values())[k % len(found)] for id, found in right.items()}
+    namespace = run(references(chapter) | chosen)
+    for id, (number, visible, hidden) in EXERCISES.items():
+        if number == chapter:
+            visible(namespace[visible.needs])
+            hidden(namespace[visible.needs])
 
 
 @pytest.mark.parametrize("id", EXERCISES)

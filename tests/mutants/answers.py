@@ -59,9 +59,11 @@ def apply(edits: dict[str, str], source: str) -> str:
 
 def define(chapter: str, exercise: str = "", source: str = "") -> dict:
     """Run the references of a chapter, with one answer replaced; the namespace."""
-    answers = references(chapter)
-    if exercise:
-        answers[exercise] = source
+    return run(references(chapter) | ({exercise: source} if exercise else {}))
+
+
+def run(answers: dict[str, str]) -> dict:
+    """Run the answers of one student in one namespace; the namespace."""
     namespace: dict = {}
     for name, text in {"preamble": PREAMBLE, **answers}.items():
         filename = f"<{name}>"

@@ -34,7 +34,20 @@ def e1(impl: Handle, report: Report) -> None:
                 report.true(f"{query} refused", not got, expected="a ValueError", got=got)
 
 
-def _against(impl: Handle, report: Report, cases: list[Tensor], reference) -> None:
+def _of_rows(gradient: Tensor | None, leaf: Tensor) -> Tensor | None:
+    """A gradient by distributions that were divided by their sum again, as if they were not.
+
+    It is right to divide again (``torch.distributions`` does); it takes a constant off each row.
+    """
+    if gradient is None or gradient.shape != leaf.shape:
+        return gradient
+    again = leaf.grad - (leaf.grad * leaf.detach()).sum(-1, keepdim=True)
+    return leaf.grad if fits(gradient, again) else gradient
+
+
+def _against(
+    impl: Handle, report: Report, cases: list[Tensor], reference, distributions: bool = False
+) -> None:
     """Results and gradients of every case."""
     for vectors in cases:
         leaf = vectors.clone().requires_grad_()
@@ -44,7 +57,8 @@ def _against(impl: Handle, report: Report, cases: list[Tensor], reference) -> No
         found = impl.gradients(vectors, cotangent=cotangent)
         shape = tuple(vectors.shape)
         report.close(f"shape {shape}", found.result, expected.detach())
-        report.gradient(f"shape {shape}: its gradient", found.inputs[0], leaf.grad)
+        gradient = _of_rows(found.inputs[0], leaf) if distributions else found.inputs[0]
+        report.gradient(f"shape {shape}: its gradient", gradient, leaf.grad)
 
 
 def _cosine(vectors: Tensor) -> Tensor:
@@ -115,11 +129,7 @@ def e4(impl: Handle, report: Report) -> None:
     (_jsd(*leaves) * cotangent).sum().backward()
     gradients = impl.gradients(p, q, cotangent=cotangent).inputs
     for name, gradient, leaf in zip("pq", gradients, leaves, strict=True):
-        if gradient is not None and gradient.shape == leaf.shape:
-            # Dividing rows by their sum again is right, and takes a constant off the gradient.
-            again = leaf.grad - (leaf.grad * leaf.detach()).sum(-1, keepdim=True)
-            gradient = leaf.grad if fits(gradient, again) else gradient
-        report.gradient(f"gradient of {name}", gradient, leaf.grad)
+        report.gradient(f"gradient of {name}", _of_rows(gradient, leaf), leaf.grad)
     same = impl.gradients(p, p, cotangent=cotangent).inputs
     what = "p = q is the smallest value: no gradient"
     with report.group(what):
@@ -133,7 +143,7 @@ def e4(impl: Handle, report: Report) -> None:
 def e5(impl: Handle, report: Report) -> None:
     """Random maps, square and not, sharp ones, and the gradient."""
     cases = [report.randn(*shape).softmax(2) for shape in _SHAPES]
-    _against(impl, report, cases, lambda a: _jsd(a[:, :, None], a[:, None]).mean((1, 2)))
+    _against(impl, report, cases, lambda a: _jsd(a[:, :, None], a[:, None]).mean((1, 2)), True)
     maps = (8 * report.randn(2, 20, 9)).softmax(2)
     report.close("20 queries, as gclib computes it", impl.call(maps), distances.average_jsd(maps))
     hard = torch.eye(6).double()[report.randn(2, 10, 6).argmax(2)]
