@@ -68,7 +68,7 @@ def test_variants_of_one_student_pass_together(chapter, k):
     right = variants(chapter)
     chosen = {id: list(found.values())[k % len(found)] for id, found in right.items()}
     namespace = run(references(chapter) | chosen)
-    for id, (number, visible, hidden) in EXERCISES.items():
+    for number, visible, hidden in EXERCISES.values():
         if number == chapter:
             visible(namespace[visible.needs])
             hidden(namespace[visible.needs])
