@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import functools
+import json
 import os
+import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -90,6 +93,23 @@ def build_parser() -> argparse.ArgumentParser:
         "--figure", type=Path, metavar="FILE", help="draw what was measured in small (.svg, .png)"
     )
     command.set_defaults(run=_ledger)
+
+    command = commands.add_parser("bench", help="measure blocks or networks beside their peers")
+    command.add_argument("what", choices=["blocks", "networks"])
+    command.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="default: cpu")
+    command.add_argument("--dtype", nargs="+", choices=["fp32", "bf16"], help="default: both")
+    command.add_argument("--block", nargs="+", metavar="NAME", help="default: all; ? lists them")
+    command.add_argument("--rounds", type=int, default=7, metavar="N", help="default: 7")
+    command.add_argument("--quick", action="store_true", help="one small shape, to try the command")
+    command.add_argument("--compiled", action="store_true", help="torch.compile as well")
+    command.add_argument(
+        "--tuned", action="store_true", help="let the C library keep large blocks (Linux)"
+    )
+    command.add_argument("--json", action="store_true", help="print the records")
+    command.add_argument(
+        "--save", type=Path, metavar="DIR", help="write DIR/PERFORMANCE.md and what belongs to it"
+    )
+    command.set_defaults(run=_bench)
     return parser
 
 
@@ -113,6 +133,7 @@ def main(argv: list[str] | None = None) -> int:
     if arguments[:1] == ["lab"] and first.startswith("-") and first not in ("-h", "--help"):
         arguments = ["lab", "00", *arguments[1:]]  # else the 8899 of --port 8899 is a chapter
     options, unknown = parser.parse_known_args(arguments)
+    options.arguments = arguments
     if unknown and options.command != "lab":
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     options.rest = unknown
@@ -328,6 +349,58 @@ def _ledger(options: argparse.Namespace) -> int:
         print(f"Wrote {options.figure}.")
     else:
         print("\n".join(as_text(entries)))
+    return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    import torch
+
+    from gclib.bench import blocks, networks, peers, report
+
+    if options.block == ["?"]:
+        print("\n".join(peers.PEERS))
+        return 0
+    chosen = tuple(options.block or peers.PEERS)
+    if unknown := [name for name in chosen if name not in peers.PEERS]:
+        return _fail(f"--block {unknown[0]}: expected some of {', '.join(peers.PEERS)}")
+    if options.rounds < 1:
+        return _fail(f"--rounds {options.rounds}: expected at least 1")
+    if options.device == "cuda" and not torch.cuda.is_available():
+        return _fail("--device cuda: torch finds no GPU here")
+    if options.tuned and report.allocator() != "tuned":  # read once, when a process starts
+        arguments = [sys.executable, "-m", "gclib.cli", *options.arguments]
+        sys.stdout.flush()
+        return subprocess.call(arguments, env=os.environ | report.TUNED)
+    dtypes = tuple(options.dtype or blocks.DTYPES)
+    how = {"device": options.device, "rounds": options.rounds}
+    if options.what == "blocks":
+        records = blocks.run(
+            groups=chosen, dtypes=dtypes, quick=options.quick, compiled=options.compiled, **how
+        )
+    else:
+        records = []
+        sizes = {"examples": 1, "size": 64} if options.quick else {}
+        groups = tuple(name for name in networks.GROUPS if name in chosen)
+        for dtype in dtypes:
+            records += networks.run(
+                dtype=blocks.DTYPES[dtype],
+                channels_last=dtype == "bf16",
+                groups=groups,
+                **sizes,
+                **how,
+            )
+    if options.save:
+        name = f"{options.what}-{options.device}-{report.allocator()}"
+        command = shlex.join(["gclib", *options.arguments])
+        try:
+            report.save(options.save, name, command, options.device, records)
+        except OSError as error:
+            return _fail(error)
+        print(f"Wrote {options.save / 'PERFORMANCE.md'}.")
+    if options.json:
+        print(json.dumps(records))
+    elif not options.save:
+        print("\n".join(report.as_lines(options.what, records)))
     return 0
 
 

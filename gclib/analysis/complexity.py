@@ -29,6 +29,7 @@ from gclib.blocks import (
     LinearTransform,
     NonLocalBlock,
     SimplifiedNonLocalBlock,
+    fast,
 )
 
 
@@ -153,10 +154,13 @@ def _quiet() -> Iterator[None]:
 
 
 def dispatched_multiply_adds(module: nn.Module, *inputs: Tensor) -> int:
-    """Multiply-adds of the matrix products and convolutions that run, by torch's own counter."""
+    """Multiply-adds of the matrix products and convolutions that run, by torch's own counter.
+
+    Blocks use their plain formulas, which are what the paper counts.
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
     counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
+    with torch.no_grad(), fast.plain_formulas(), counter:
         module(*inputs)
     return counter.get_total_flops() // 2  # it counts a multiply-add as two

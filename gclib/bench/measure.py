@@ -10,7 +10,8 @@ import os
 import random
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import comb
 
 import torch
 
@@ -27,18 +28,88 @@ def median_seconds(functions: Mapping[str, Function], rounds: int = 5) -> dict[s
     Returns:
         name → median in seconds.
     """
+    seconds = time_rounds(functions, rounds)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def time_rounds(
+    functions: Mapping[str, Function],
+    rounds: int = 5,
+    *,
+    synchronise: Callable[[], None] = lambda: None,
+    others: Callable[[], float] = lambda: 0.0,
+) -> dict[str, list[float]]:
+    """Seconds of each function in each round.
+
+    Args:
+        functions: name → call without arguments; each runs once before the first round.
+        rounds: number of rounds.
+        synchronise: waits for the device, for example ``torch.cuda.synchronize``.
+        others: processors that other programs kept busy since its last call, for example an
+            :class:`OtherLoad`. A round with more than a quarter of one is made again, at most
+            ``rounds`` times in all.
+    """
     if rounds < 1:
         raise ValueError(f"rounds={rounds}: expected at least 1")
     for function in functions.values():
         function()
     order = random.Random(0)  # of its own: the caller's random state stays as it is
-    seconds: dict[str, list[float]] = {name: [] for name in functions}
-    for _ in range(rounds):
+    kept: list[dict[str, float]] = []
+    disturbed: list[dict[str, float]] = []
+    while len(kept) < rounds and len(disturbed) < rounds:
+        others()
+        seconds = {}
         for name in order.sample(list(functions), len(functions)):
+            synchronise()
             start = time.perf_counter()
             functions[name]()
-            seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+            synchronise()
+            seconds[name] = time.perf_counter() - start
+        (kept if others() <= 0.25 else disturbed).append(seconds)
+    kept = (kept + disturbed)[:rounds]
+    return {name: [seconds[name] for seconds in kept] for name in functions}
+
+
+class OtherLoad:
+    """Processors that other programs keep busy: 0.5 is half of one. 0 where Linux is not."""
+
+    def __init__(self) -> None:
+        self._last = self._read()
+
+    def __call__(self) -> float:
+        """The mean since the last call."""
+        (wall, busy, own), self._last = self._last, self._read()
+        elapsed = self._last[0] - wall
+        if elapsed <= 0:
+            return 0.0
+        return max(0.0, (self._last[1] - busy) - (self._last[2] - own)) / elapsed
+
+    @staticmethod
+    def _read() -> tuple[float, float, float]:
+        """Seconds of the clock, of all processors, and of this process."""
+        own = os.times()
+        try:
+            with open("/proc/stat", encoding="ascii") as file:
+                user, nice, system, *_ = map(int, file.readline().split()[1:])
+        except OSError:
+            return time.perf_counter(), 0.0, 0.0
+        busy = (user + nice + system) / os.sysconf("SC_CLK_TCK")
+        return time.perf_counter(), busy, own.user + own.system
+
+
+def median_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+    """Bounds of the median: the two order statistics that hold it with at least ``level``.
+
+    With fewer than 6 values no pair reaches 0.95; the smallest and the largest are given then.
+    """
+    ordered, n = sorted(values), len(values)
+    tail, k = 0.0, 0
+    while True:  # P(Binomial(n, 1/2) <= k) on each side
+        tail += comb(n, k) / 2**n
+        if 2 * tail > 1 - level or k >= (n - 1) // 2:
+            break
+        k += 1
+    return ordered[k], ordered[n - 1 - k]
 
 
 def peak_bytes(function: Function) -> int:

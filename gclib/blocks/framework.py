@@ -22,6 +22,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from gclib.blocks import fast
 from gclib.blocks._arguments import (
     check_bool,
     check_choice,
@@ -39,11 +40,14 @@ class AveragePooling(nn.Module):
     The *squeeze* of SE; the special case of attention pooling with constant logits (section 4.3).
     """
 
+    def attention(self, x: Tensor) -> Tensor:
+        """Map ``(N, C, *positions)`` to the constant weights ``(N, 1, N_p)``."""
+        examples, _, positions = x.flatten(2).shape
+        return x.new_full((examples, 1, positions), 1 / positions)
+
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Map ``(N, C, *positions)`` to the context ``(N, C)`` and the weights ``(N, 1, N_p)``."""
-        features = x.flatten(2)  # (N, C, L)
-        examples, _, positions = features.shape
-        return features.mean(dim=2), features.new_full((examples, 1, positions), 1 / positions)
+        return x.flatten(2).mean(dim=2), self.attention(x)
 
 
 class KeyLogits(nn.Linear):
@@ -345,10 +349,23 @@ class ContextBlock(nn.Module):
             ``(N, C, *positions)`` in the dtype of ``x``, or the pair of it and the weights.
         """
         check_input(x, self.in_channels, self.ndim, type(self).__name__)
-        context, attention = self.context_modelling(x)  # (N, C), (N, 1, L)
+        x, context, attention = self._pool(x)  # context (N, C), attention (N, 1, L)
         transformed = self.transform(context)  # (N, C)
         z = self.fusion(x, _over_positions(transformed, self.ndim))  # (N, C, *positions)
         return (z, attention) if return_attention else z
+
+    def _pool(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Context modelling, and the ``x`` for fusion: its own, or that of the faster form."""
+        part = self.context_modelling
+        if torch.is_grad_enabled() and type(self.fusion) in (AddFusion, ScaleFusion):
+            if type(part) is AttentionPooling and type(part.key) is KeyLogits:
+                if fast.usable(x, part, part.key):
+                    return fast.attention_pooling(x, part.key.weight, part.key.bias)
+            elif type(part) is AveragePooling and fast.usable(x, part):
+                x, context = fast.average_pooling(x)
+                return x, context, part.attention(x)
+        context, attention = part(x)
+        return x, context, attention
 
     def extra_repr(self) -> str:
         """Show the channels and the number of position axes."""

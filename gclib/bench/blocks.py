@@ -1,0 +1,156 @@
+"""``gclib bench blocks``: each block beside its peers and the memory-traffic floor, in one run."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gclib.bench.measure import OtherLoad, median_interval, peak_bytes, time_rounds
+from gclib.bench.peers import PEERS, build_all
+
+# C4 of ImageNet, C4 and C5 of COCO, C2 of ImageNet: from 12 to 33 MiB in float32.
+SHAPES = ((16, 1024, 14, 14), (2, 1024, 50, 84), (8, 256, 56, 56), (2, 2048, 25, 42))
+# Non-local blocks: C4 of ImageNet and of small COCO images, C2 of ImageNet, C4 of COCO.
+NL_SHAPES = ((4, 1024, 14, 14), (1, 1024, 25, 21), (2, 256, 56, 56), (1, 1024, 50, 84))
+QUICK_SHAPES = ((2, 64, 14, 14),)
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+LAYOUTS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
+MODES = ("forward", "training")
+LARGEST = 4 * 2**30  # bytes of a pair tensor that is still tried
+
+
+def cells(groups: tuple[str, ...], dtypes: tuple[str, ...], quick: bool) -> Iterator[dict]:
+    """Every combination that is measured."""
+    for group in groups:
+        for shape in QUICK_SHAPES if quick else NL_SHAPES if group.startswith("nl") else SHAPES:
+            for dtype in dtypes:
+                for layout in LAYOUTS:
+                    if group.startswith("nl") and (dtype, layout) == ("bf16", "nchw"):
+                        continue  # networks in bf16 are channels-last; this halves the time
+                    yield {"group": group, "shape": shape, "dtype": dtype, "layout": layout}
+
+
+def measure(
+    cell: dict[str, Any], *, device: str = "cpu", rounds: int = 7, compiled: bool = False
+) -> list[dict[str, Any]]:
+    """Time and peak memory of every implementation in one cell.
+
+    Args:
+        cell: ``{"group", "shape", "dtype", "layout"}``.
+        device: ``"cpu"`` or ``"cuda"``.
+        rounds: rounds in which all take turns in random order.
+        compiled: also measure each under ``torch.compile``.
+
+    Returns:
+        One record for each mode and implementation, with ``median``, ``low``, ``high`` (bounds of
+        the median at 95 %) and ``floor`` in seconds, ``peak`` in bytes without the input.
+    """
+    torch.manual_seed(0)
+    dtype, layout = DTYPES[cell["dtype"]], LAYOUTS[cell["layout"]]
+    shape = tuple(cell["shape"])
+    modules, _ = build_all(cell["group"], shape[1])
+    if 4 * shape[0] * shape[1] * (shape[2] * shape[3]) ** 2 > LARGEST:
+        modules.pop("pair tensor", None)
+    modules = {name: module.to(device, dtype) for name, module in modules.items()}
+    for name in [*modules] if compiled else []:
+        torch._dynamo.reset()
+        modules[f"{name} compiled"] = torch.compile(modules[name])
+    x = torch.randn(shape, device=device, dtype=dtype).contiguous(memory_format=layout)
+    grad = torch.randn_like(x)
+    copy = torch.empty_like(x)
+    synchronise = torch.cuda.synchronize if device == "cuda" else lambda: None
+    records = []
+    for mode in MODES:
+        calls: dict[str, Callable] = {"copy": lambda: copy.copy_(x)}
+        for name, module in modules.items():
+            peer = PEERS[cell["group"]].get(name.removesuffix(" compiled"))
+            if mode == "forward" or peer is None or peer.trains:
+                calls[name] = (_forward if mode == "forward" else _training)(module, x, grad)
+        seconds = time_rounds(calls, rounds, synchronise=synchronise, others=OtherLoad())
+        # A pass reads or writes x once; a copy is two.
+        passes = 3 if mode == "forward" else 7
+        floor = passes * statistics.median(seconds.pop("copy")) / 2
+        for name, values in seconds.items():
+            low, high = median_interval(values)
+            records.append(
+                {
+                    **cell,
+                    "device": device,
+                    "mode": mode,
+                    "implementation": name,
+                    "median": statistics.median(values),
+                    "low": low,
+                    "high": high,
+                    "floor": floor,
+                    "peak": _peak(calls[name], device),
+                    "input": x.numel() * x.element_size(),
+                }
+            )
+    return records
+
+
+def _forward(module: nn.Module, x: Tensor, grad: Tensor) -> Callable:
+    def call() -> Tensor:
+        with torch.no_grad():
+            return module(x)
+
+    return call
+
+
+def _training(module: nn.Module, x: Tensor, grad: Tensor) -> Callable:
+    leaf = x.detach().requires_grad_()
+
+    def call() -> Tensor:
+        leaf.grad = None
+        module.zero_grad()
+        module(leaf).backward(grad)
+        return leaf.grad
+
+    return call
+
+
+def _peak(call: Callable, device: str) -> int:
+    if device == "cpu":
+        return peak_bytes(call)
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    call()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before
+
+
+def run(
+    *,
+    groups: tuple[str, ...] = tuple(PEERS),
+    dtypes: tuple[str, ...] = tuple(DTYPES),
+    device: str = "cpu",
+    rounds: int = 7,
+    quick: bool = False,
+    compiled: bool = False,
+) -> list[dict[str, Any]]:
+    """Measure all cells, with a line on stderr after each."""
+    todo = list(cells(groups, dtypes, quick))
+    records = []
+    for count, cell in enumerate(todo, start=1):
+        found = measure(cell, device=device, rounds=rounds, compiled=compiled)
+        records += found
+        best = {}
+        for mode in MODES:
+            of_mode = [r for r in found if r["mode"] == mode]
+            ours = next(r["median"] for r in of_mode if r["implementation"] == "gclib")
+            theirs = [r["median"] for r in of_mode if not r["implementation"].startswith("gclib")]
+            best[mode] = f"{min(theirs) / ours:.2f}×" if theirs else "no peer"
+        shape = "×".join(map(str, cell["shape"]))
+        print(
+            f"{count}/{len(todo)} {cell['group']} {shape} {cell['dtype']} {cell['layout']}: best "
+            f"peer / gclib: forward {best['forward']}, training {best['training']}",
+            file=sys.stderr,
+            flush=True,
+        )
+    return records

@@ -1,0 +1,377 @@
+"""docs/PERFORMANCE.md and its figure from the measurements in docs/performance/."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+# glibc gives blocks of more than 32 MiB back to the system at once, so that each large result
+# costs page faults anew. These settings keep them.
+TUNED = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(2**35),
+    "MALLOC_TOP_PAD_": str(2**29),
+}
+
+Record = Mapping[str, Any]
+
+
+def machine(device: str) -> dict[str, Any]:
+    """What the figures depend on, without names of users or hosts."""
+    name = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
+    except (OSError, StopIteration):
+        pass
+    found = {
+        "processor": name,
+        "threads": torch.get_num_threads(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+    if device == "cuda":
+        found["gpu"] = torch.cuda.get_device_name()
+    for peer in ("mmcv", "timm", "torchvision"):
+        try:
+            found[peer] = __import__(peer).__version__
+        except ImportError:
+            found[peer] = "not installed"
+    return found
+
+
+def allocator() -> str:
+    """``"tuned"`` where all settings of ``TUNED`` are in force."""
+    tuned = all(os.environ.get(name) == value for name, value in TUNED.items())
+    return "tuned" if tuned else "default"
+
+
+def save(folder: Path, name: str, command: str, device: str, records: list[Record]) -> None:
+    """Write one measurement, then the page and the figure from all of them.
+
+    Args:
+        folder: ``docs/``.
+        name: file name without ending, for example ``"blocks-cpu-tuned"``.
+        command: the command that repeats it.
+        device: where it ran.
+        records: of :func:`gclib.bench.blocks.run` or :func:`gclib.bench.networks.run`.
+    """
+    measured = {
+        "command": command,
+        "allocator": allocator(),
+        "machine": machine(device),
+        "records": [
+            {key: float(f"{v:.4g}") if isinstance(v, float) else v for key, v in record.items()}
+            for record in records
+        ],
+    }
+    path = folder / "performance" / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
+    runs = read(folder)
+    (folder / "PERFORMANCE.md").write_text(as_markdown(runs), encoding="utf-8")
+    figure(runs, folder / "figures" / "performance.svg")
+
+
+def read(folder: Path) -> dict[str, dict[str, Any]]:
+    """All measurements below ``docs/performance/``, by name."""
+    paths = sorted((folder / "performance").glob("*.json"))
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}
+
+
+def pairs(records: Iterable[Record]) -> list[dict[str, Any]]:
+    """Each cell and mode with our time, the best peer's, and both peaks of memory.
+
+    ``ratio`` is the best peer's median over ours: above 1 we are faster.
+    """
+    grouped: dict[tuple, list[Record]] = {}
+    for record in records:
+        key = (record["group"], *record["shape"], record["dtype"], record["layout"], record["mode"])
+        grouped.setdefault(key, []).append(record)
+    found = []
+    for same in grouped.values():
+        eager = [r for r in same if "compiled" not in r["implementation"]]
+        (ours,) = (r for r in eager if r["implementation"] == "gclib")
+        peers = [r for r in eager if r is not ours]
+        if not peers:
+            found.append({**ours, "peer": None, "ratio": None})
+            continue
+        best = min(peers, key=lambda r: r["median"])
+        least = min(peers, key=lambda r: r["peak"])
+        found.append(
+            {
+                **ours,
+                "peer": best["implementation"],
+                "peer_median": best["median"],
+                "peer_peak": least["peak"],
+                "ratio": best["median"] / ours["median"],
+                # Slower for certain: the intervals of the medians do not touch.
+                "slower": ours["low"] > best["high"],
+            }
+        )
+    return found
+
+
+def geometric_mean(values: Iterable[float]) -> float:
+    """Mean of ratios."""
+    return statistics.geometric_mean(values)
+
+
+def _targets(name: str, rows: list[dict[str, Any]]) -> list[list[str]]:
+    """The targets that this run speaks of: what, wanted, found, met."""
+    lines = []
+
+    def add(what: str, wanted: str, value: float | None, met: bool, form: str = "{:.2f}×") -> None:
+        lines.append([what, wanted, form.format(value), "yes" if met else "no"])
+
+    def select(mode: str, dtype: str = "fp32", groups: tuple[str, ...] = ("gc", "snl")) -> list:
+        return [
+            r
+            for r in rows
+            if r["mode"] == mode and r["dtype"] == dtype and r["group"] in groups and r["ratio"]
+        ]
+
+    for mode, dtype, wanted in (
+        ("forward", "fp32", 3.5),
+        ("training", "fp32", 3.0),
+        ("training", "bf16", 2.0),
+    ):
+        ratios = [r["ratio"] for r in select(mode, dtype)]
+        if ratios:
+            mean, least = geometric_mean(ratios), min(ratios)
+            add(f"GC, SNL {mode} {dtype}, geometric mean", f"{wanted}×", mean, mean >= wanted)
+            add(f"GC, SNL {mode} {dtype}, smallest", "2×", least, least >= 2)
+    large = [r for r in select("forward") if r["input"] > 32e6]
+    if large:
+        worst = max(r["median"] / r["floor"] for r in large)
+        add("GC, SNL forward at 33 MiB, over the floor", "at most 1.6×", worst, worst <= 1.6)
+    training = select("training")
+    if training:
+        # The output and the gradient of x must exist; the rest is extra.
+        extra = max(r["peak"] / r["peer_peak"] for r in training)
+        add("GC, SNL training memory over the peers'", "at most 0.5×", extra, extra <= 0.5)
+    se = [r["ratio"] for mode in ("forward", "training") for r in select(mode, "fp32", ("se",))]
+    if se:
+        add("SE fp32, smallest", "1×", min(se), min(se) >= 1)
+    dot = [
+        r["ratio"]
+        for mode in ("forward", "training")
+        for r in select(mode, "fp32", ("nl_dot_product",))
+        if r["shape"][2] * r["shape"][3] >= 2 * r["shape"][1]
+    ]
+    if dot:
+        add("dot-product NL, N ≥ 4 × inner width, smallest", "2.5×", min(dot), min(dot) >= 2.5)
+    for mode, wanted in (("forward", 8.0), ("training", 5.0)):
+        concat = select(mode, "fp32", ("nl_concat",))
+        if concat:
+            least = min(r["ratio"] for r in concat)
+            add(f"concat NL {mode}, smallest", f"{wanted:g}×", least, least >= wanted)
+    alone = [
+        r
+        for r in rows
+        if r["group"] == "nl_concat" and r["ratio"] is None and r["mode"] == "training"
+    ]
+    if alone:
+        most = max(r["peak"] for r in alone) / 2**30
+        add("concat NL at 50×84, training memory", "under 1 GiB", most, most < 1, "{:.2f} GiB")
+    for group in ("nl_embedded_gaussian", "nl_gaussian"):
+        both = select("forward", "fp32", (group,)) + select("training", "fp32", (group,))
+        if both:
+            name, least = group[3:].replace("_", "-"), min(r["ratio"] for r in both)
+            add(f"{name} NL fp32, smallest", "1×", least, least >= 1)
+    memory = [
+        r["peak"] / r["peer_peak"]
+        for r in select("training", "fp32", ("nl_embedded_gaussian",))
+        if r["shape"][2] == 56
+    ]
+    if memory:
+        most = max(memory)
+        add("embedded-Gaussian NL training memory at 56×56", "at most 0.25×", most, most <= 0.25)
+    return lines
+
+
+def as_markdown(runs: Mapping[str, Mapping[str, Any]]) -> str:
+    """The page."""
+    lines = [
+        "# Performance",
+        "",
+        "Written by the commands named below from the files in `docs/performance/`; not edited by "
+        "hand. Each figure is a median over rounds in which all implementations took turns in "
+        "random order, on one machine, in one run; rounds that other programs disturbed were made "
+        "again. Times of different runs must not be compared. All implementations of a row are "
+        "the same function with the same kind of weights, which the command checks first.",
+        "",
+        "*Floor* is what memory traffic allows: 3 passes over the feature map forward, 7 for a "
+        "training step, one pass being half of a copy of the same tensor in the same rounds. It "
+        "means little for non-local blocks, whose time is arithmetic.",
+        "",
+        "![Time over the floor](figures/performance.svg)",
+        "",
+    ]
+    blocks = {name: run for name, run in runs.items() if name.startswith("blocks")}
+    rows = {name: pairs(run["records"]) for name, run in blocks.items()}
+    lines += ["## Slower than a peer", ""]
+    slower = [(name, r) for name, found in rows.items() for r in found if r.get("slower")]
+    if slower:
+        lines += ["The intervals of the two medians do not touch in these cells.", ""]
+        lines += _table(
+            ["run", "block", "shape", "", "mode", "gclib ms", "best peer ms", "peer / gclib"],
+            [
+                [
+                    name,
+                    r["group"],
+                    _shape(r),
+                    f"{r['dtype']} {r['layout']}",
+                    r["mode"],
+                    _ms(r["median"]),
+                    f"{_ms(r['peer_median'])} ({r['peer']})",
+                    f"{r['ratio']:.2f}",
+                ]
+                for name, r in sorted(slower, key=lambda pair: pair[1]["ratio"])
+            ],
+        )
+    else:
+        lines += ["In no cell.", ""]
+    lines += ["## Targets", ""]
+    for name, found in rows.items():
+        lines += [f"Run `{name}`:", ""]
+        lines += _table(["what", "target", "found", "met"], _targets(name, found))
+    networks = {name: run for name, run in runs.items() if name.startswith("networks")}
+    for name, run in networks.items():
+        lines += [f"## ResNet-50, run `{name}`", "", *_how(run)]
+        lines += [
+            "Time over the network without a block: the median of the rounds' ratios, and its 95 % "
+            "interval. The step is forward and backward, without the optimiser. GC, SE and SNL "
+            "stand in every residual block of c3 to c5, NL once in c4.",
+            "",
+        ]
+        lines += _table(
+            ["network", "mode", "ms", "over no block", "interval", "peak MiB"],
+            [
+                [
+                    r["network"],
+                    r["mode"],
+                    _ms(r["median"]),
+                    f"{100 * (r['ratio'] - 1):+.1f} %",
+                    f"{100 * (r['low'] - 1):+.1f} to {100 * (r['high'] - 1):+.1f} %",
+                    f"{r['peak'] / 2**20:.0f}",
+                ]
+                for r in sorted(run["records"], key=lambda r: (r["mode"], r["ratio"]))
+            ],
+        )
+    for name, run in blocks.items():
+        lines += [f"## Blocks, run `{name}`", "", *_how(run)]
+        lines += _table(
+            [
+                "block",
+                "shape",
+                "",
+                "mode",
+                "gclib ms",
+                "over floor",
+                "best peer ms",
+                "peer / gclib",
+                "gclib MiB",
+                "peer MiB",
+            ],
+            [
+                [
+                    r["group"],
+                    _shape(r),
+                    f"{r['dtype']} {r['layout']}",
+                    r["mode"],
+                    _ms(r["median"]),
+                    f"{r['median'] / r['floor']:.1f}×",
+                    f"{_ms(r['peer_median'])} ({r['peer']})" if r["peer"] else "none runs",
+                    f"{r['ratio']:.2f}" if r["peer"] else "",
+                    f"{r['peak'] / 2**20:.0f}",
+                    f"{r['peer_peak'] / 2**20:.0f}" if r["peer"] else "",
+                ]
+                for r in rows[name]
+            ],
+        )
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def as_lines(what: str, records: list[Record]) -> list[str]:
+    """A short table for the terminal."""
+    if what == "networks":
+        return [
+            f"{r['mode']:<10}{r['network']:<32}{_ms(r['median']):>8} ms  "
+            f"{100 * (r['ratio'] - 1):+6.1f} %  {r['peak'] / 2**20:6.0f} MiB"
+            for r in records
+        ]
+    return [
+        f"{r['group']:<22}{_shape(r):<16}{r['dtype']} {r['layout']}  {r['mode']:<9}"
+        f"{r['implementation']:<16}{_ms(r['median']):>8} ms  {r['median'] / r['floor']:5.1f}× floor"
+        f"  {r['peak'] / 2**20:6.1f} MiB"
+        for r in records
+    ]
+
+
+def _how(run: Mapping[str, Any]) -> list[str]:
+    about = ", ".join(f"{key} {value}" for key, value in run["machine"].items())
+    return [f"`{run['command']}`, allocator {run['allocator']}; {about}.", ""]
+
+
+def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+    lines = [head, ["---"] * len(head), *rows]
+    return ["| " + " | ".join(line) + " |" for line in lines] + [""]
+
+
+def _shape(record: Record) -> str:
+    return "×".join(map(str, record["shape"]))
+
+
+def _ms(seconds: float) -> str:
+    return f"{1000 * seconds:.3g}"
+
+
+def figure(runs: Mapping[str, Mapping[str, Any]], path: Path) -> None:
+    """Times of the GC block over the floor, for every implementation and shape, as a chart."""
+    import matplotlib
+
+    name = next((n for n in ("blocks-cpu-tuned", "blocks-cpu-default") if n in runs), None)
+    if name is None:
+        return
+    from matplotlib.figure import Figure
+
+    records = [r for r in runs[name]["records"] if r["group"] == "gc" and r["dtype"] == "fp32"]
+    implementations = list(dict.fromkeys(r["implementation"] for r in records))
+    places = list(dict.fromkeys((tuple(r["shape"]), r["layout"]) for r in records))
+    colours = dict(zip(implementations, ("#0072b2", "#e69f00", "#009e73", "#cc79a7"), strict=False))
+    with matplotlib.rc_context({"svg.hashsalt": "gclib", "svg.fonttype": "none"}):
+        drawing = Figure(figsize=(9, 0.42 * len(places) + 1.6), layout="constrained")
+        axes = drawing.subplots(1, 2, sharey=True)
+        for axis, mode in zip(axes, ("forward", "training"), strict=True):
+            for record in records:
+                if record["mode"] == mode:
+                    row = places.index((tuple(record["shape"]), record["layout"]))
+                    axis.plot(
+                        record["median"] / record["floor"],
+                        row,
+                        "o",
+                        color=colours.get(record["implementation"], "#555555"),
+                    )
+            axis.axvline(1, color="black", linewidth=1)
+            axis.set_xlim(left=0)
+            axis.set_title(mode)
+            axis.set_xlabel("time over the memory-traffic floor")
+            axis.grid(axis="x", color="#dddddd")
+        labels = ["×".join(map(str, shape)) + f" {layout}" for shape, layout in places]
+        axes[0].set_yticks(range(len(places)), labels)
+        axes[0].invert_yaxis()
+        for implementation, colour in colours.items():
+            axes[1].plot([], [], "o", color=colour, label=implementation)
+        axes[1].legend(loc="lower right")
+        drawing.suptitle(f"GC block, fp32, run {name}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        drawing.savefig(path, metadata={"Date": None})

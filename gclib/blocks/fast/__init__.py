@@ -1,0 +1,31 @@
+"""Faster forms of the formulas in ``gclib.blocks``, chosen by the blocks themselves.
+
+Read ``gclib.blocks.framework`` and ``gclib.blocks.non_local`` first: the plain formulas stand
+there, and each function here gives the same values and gradients. This package works on tensors,
+knows no block, and imports torch alone.
+"""
+
+from gclib.blocks.fast.choice import autocast, plain_formulas, usable
+from gclib.blocks.fast.framework import attention_pooling, average_pooling
+from gclib.blocks.fast.non_local import (
+    association_wins,
+    concat,
+    dot_product,
+    softmax,
+    softmax_wins,
+    sorting_wins,
+)
+
+__all__ = [
+    "association_wins",
+    "attention_pooling",
+    "autocast",
+    "average_pooling",
+    "concat",
+    "dot_product",
+    "plain_formulas",
+    "softmax",
+    "softmax_wins",
+    "sorting_wins",
+    "usable",
+]

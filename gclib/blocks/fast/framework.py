@@ -1,0 +1,144 @@
+r"""Context modelling that reads and writes the feature map as rarely as it can.
+
+Blocks of the framework do little arithmetic on a large tensor, so their time is the number of
+passes over it. Autograd of the plain formula makes three gradients of full size and adds them up.
+Here context modelling hands on its input beside the context: fusion uses that, and the backward
+pass meets the gradients of both at once.
+
+.. math:: \frac{\partial L}{\partial x_j} = g_j + \alpha_j\,d + \dot a_j\,w, \qquad
+          \dot a_j = \alpha_j\Bigl(d^\top x_j - \textstyle\sum_m \alpha_m\,d^\top x_m\Bigr)
+
+with the gradients :math:`g` of fusion and :math:`d` of the context: one product of rank two on top
+of :math:`g`. Every step is an ordinary operation, so second derivatives, forward mode and
+``torch.func`` work too.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+
+def attention_pooling(
+    x: Tensor, weight: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Global attention pooling, equal to ``AttentionPooling`` in value and gradient.
+
+    Args:
+        x: feature map ``(N, C, *positions)``, any memory format.
+        weight: :math:`W_k` as ``(1, C)``.
+        bias: ``(1,)`` or None.
+
+    Returns:
+        ``x`` to go on with, the context ``(N, C)`` in its dtype, and the weights ``(N, 1, N_p)``.
+    """
+    x, context, attention = _AttentionPooling.apply(x, weight, bias)
+    autocast = torch.is_autocast_enabled(x.device.type)  # softmax then gives float32
+    return x, context, attention if autocast else attention.to(x.dtype)
+
+
+def average_pooling(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Global average pooling: ``x`` to go on with, and the context ``(N, C)``."""
+    return _AveragePooling.apply(x)
+
+
+class _AttentionPooling(Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x, weight, bias):
+        with torch.autocast(x.device.type, enabled=False):
+            features = x.flatten(2)  # (N, C, L)
+            row = weight.to(x.dtype).expand(len(x), 1, -1)  # (N, 1, C)
+            logits = torch.bmm(row, features)  # (N, 1, L)
+            logits = logits.to(torch.promote_types(x.dtype, torch.float32))
+            if bias is not None:
+                logits = logits + bias.to(logits.dtype)
+            attention = logits.softmax(2)
+            context = torch.bmm(attention.to(x.dtype), features.transpose(1, 2)).squeeze(1)
+        return x.view_as(x), context, attention
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, weight, bias = inputs
+        attention = output[2]
+        ctx.bias_dtype = None if bias is None else bias.dtype
+        ctx.save_for_backward(x, weight, attention)
+        ctx.save_for_forward(x, weight, attention)
+
+    @staticmethod
+    def backward(ctx, grad_x, grad_context, grad_attention):
+        x, weight, attention = ctx.saved_tensors
+        features = x.flatten(2)
+        row = weight.to(x.dtype).expand(len(x), 1, -1)
+        column = grad_context.unsqueeze(1)  # (N, 1, C)
+        slope = torch.bmm(column, features).to(attention.dtype) + grad_attention
+        grad_logits = attention * (slope - (attention * slope).sum(2, keepdim=True))
+        grad_row = grad_logits.to(x.dtype)
+        if ctx.needs_input_grad[1]:
+            grad_weight = torch.bmm(grad_row, features.transpose(1, 2)).sum(0).to(weight.dtype)
+        else:
+            grad_weight = None
+        grad_bias = grad_logits.sum((0, 2)).to(ctx.bias_dtype) if ctx.needs_input_grad[2] else None
+        if ctx.needs_input_grad[0]:
+            left = torch.cat((column, row), 1)  # (N, 2, C)
+            right = torch.cat((attention.to(x.dtype), grad_row), 1)  # (N, 2, L)
+            grad_x = _add_product(grad_x, left, right)
+        return grad_x, grad_weight, grad_bias
+
+    @staticmethod
+    def jvp(ctx, tangent_x, tangent_weight, tangent_bias):
+        x, weight, attention = ctx.saved_tensors
+        features = x.flatten(2)
+        logits = torch.zeros_like(attention)
+        pooled = 0
+        if tangent_x is not None:
+            row = weight.to(x.dtype).expand(len(x), 1, -1)
+            moving = tangent_x.reshape(features.shape)
+            logits = logits + torch.bmm(row, moving)
+            pooled = torch.bmm(attention.to(x.dtype), moving.transpose(1, 2))
+        if tangent_weight is not None:
+            logits = logits + torch.bmm(tangent_weight.expand(len(x), 1, -1), features)
+        slope = attention * (logits - (attention * logits).sum(2, keepdim=True))
+        context = pooled + torch.bmm(slope.to(x.dtype), features.transpose(1, 2))
+        tangent_x = torch.zeros_like(x) if tangent_x is None else tangent_x.view_as(tangent_x)
+        return tangent_x, context.squeeze(1), slope
+
+
+class _AveragePooling(Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x):
+        return x.view_as(x), x.flatten(2).mean(2)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        (x,) = inputs
+        ctx.positions = x.shape[2:].numel()
+
+    @staticmethod
+    def backward(ctx, grad_x, grad_context):
+        mean = grad_context[(..., *[None] * (grad_x.dim() - 2))]
+        return torch.add(grad_x, mean, alpha=1 / ctx.positions)
+
+    @staticmethod
+    def jvp(ctx, tangent_x):
+        return tangent_x.view_as(tangent_x), _flat(tangent_x).mean(2)
+
+
+def _flat(x: Tensor) -> Tensor:
+    """``x.flatten(2)``, which the older vmap does not know, also for no examples."""
+    return x.reshape(*x.shape[:2], x.shape[2:].numel())
+
+
+def _add_product(x: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """Return ``x`` (N, C, *positions) + the product of (N, K, C) and (N, K, L), in x's layout."""
+    features = _flat(x)
+    if features.stride(1) < features.stride(2):  # channels last
+        rows = torch.baddbmm(features.transpose(1, 2), right.transpose(1, 2), left)
+        result = rows.transpose(1, 2)
+    else:
+        result = torch.baddbmm(features, left.transpose(1, 2), right)
+    return result.reshape(x.shape)
