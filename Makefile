@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install lab test test-full lint chapters
+.PHONY: install lab test test-full lint chapters bench
 
 install:
 	@$(PYTHON) -m gclib.install course
@@ -28,3 +28,8 @@ lint:
 chapters:
 	@$(PYTHON) -m gclib.install course
 	$(BIN)/python -m gclib.grading.generate
+
+bench:
+	@$(PYTHON) -m gclib.install full
+	$(BIN)/gclib bench blocks --save docs
+	$(BIN)/gclib bench networks --save docs

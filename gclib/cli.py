@@ -390,7 +390,8 @@ def _bench(options: argparse.Namespace) -> int:
                 **how,
             )
     if options.save:
-        name = f"{options.what}-{options.device}-{report.allocator()}"
+        parts = [options.what, *(options.block or []), options.device, report.allocator()]
+        name = "-".join(parts).replace("_", "-")
         command = shlex.join(["gclib", *options.arguments])
         try:
             report.save(options.save, name, command, options.device, records)

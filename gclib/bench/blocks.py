@@ -16,7 +16,7 @@ from gclib.bench.peers import PEERS, build_all
 # C4 of ImageNet, C4 and C5 of COCO, C2 of ImageNet: from 12 to 33 MiB in float32.
 SHAPES = ((16, 1024, 14, 14), (2, 1024, 50, 84), (8, 256, 56, 56), (2, 2048, 25, 42))
 # Non-local blocks: C4 of ImageNet and of small COCO images, C2 of ImageNet, C4 of COCO.
-NL_SHAPES = ((4, 1024, 14, 14), (1, 1024, 25, 21), (2, 256, 56, 56), (1, 1024, 50, 84))
+NL_SHAPES = ((4, 1024, 14, 14), (1, 1024, 25, 21), (8, 256, 56, 56), (1, 1024, 50, 84))
 QUICK_SHAPES = ((2, 64, 14, 14),)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 LAYOUTS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}

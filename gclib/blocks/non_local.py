@@ -262,7 +262,7 @@ class NonLocalBlock(nn.Module):
                 weight = self.scale / key.shape[2] * self.pair.weight
                 query_term, key_term = concat_terms(query, key, weight.to(query.dtype))
                 return fast.concat(query_term.squeeze(1), key_term.squeeze(1), value)
-        elif fast.softmax_wins(query, key):
+        elif fast.softmax_wins(query, key, value):
             return fast.softmax(query, key, value, self.scale)
         return None
 

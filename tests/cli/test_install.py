@@ -399,7 +399,9 @@ def test_install_raises_the_sentence_for_other_callers(pip, environment):
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="needs make")
-@pytest.mark.parametrize("target", ["install", "lab", "test", "test-full", "lint", "chapters"])
+@pytest.mark.parametrize(
+    "target", ["install", "lab", "test", "test-full", "lint", "chapters", "bench"]
+)
 def test_make_runs_the_installer_with_the_python_that_was_named(clone, pytestconfig, target):
     makefile = pytestconfig.rootpath / "Makefile"
     # Run by make itself, this make would say which directory it enters.

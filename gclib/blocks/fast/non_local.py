@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function, forward_ad
 
-_LARGE_MAP = 2**24  # numbers
+_LARGE_MAP = 2**26  # numbers
 
 
 def dot_product(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
@@ -131,18 +131,21 @@ def softmax(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
     return _FirstOrder.apply(context)[:, 0, :, :width].transpose(1, 2)
 
 
-def softmax_wins(query: Tensor, key: Tensor) -> bool:
+def softmax_wins(query: Tensor, key: Tensor, value: Tensor) -> bool:
     """Whether :func:`softmax` beats the map and has the derivatives that may be wanted.
 
-    Of float32 maps under 64 MiB products are faster (see docs/PERFORMANCE.md). Forward mode and
+    For float32 that is a matter of memory: under 256 MiB of map its products are no faster, and
+    ``gaussian``, whose widths differ, is slower (docs/PERFORMANCE.md). Forward mode and
     ``torch.func`` need the plain formula.
     """
     if torch._C._are_functorch_transforms_active():
         return False
-    if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in (query, key)):
+    if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in (query, key, value)):
         return False
+    if query.dtype in (torch.bfloat16, torch.float16):
+        return True
     numbers = query.shape[0] * query.shape[2] * key.shape[2]
-    return numbers >= _LARGE_MAP or query.dtype in (torch.bfloat16, torch.float16)
+    return query.shape[1] == value.shape[1] and numbers >= _LARGE_MAP
 
 
 class _FirstOrder(Function):

@@ -1,0 +1,210 @@
+"""The page of measurements: current, honest about what is slower, and repeatable."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from gclib.bench import blocks, networks, peers, report
+from gclib.bench.measure import OtherLoad, median_interval, time_rounds
+from gclib.blocks import GCBlock
+from gclib.cli import main
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_the_page_says_what_the_files_say():
+    page = (DOCS / "PERFORMANCE.md").read_text(encoding="utf-8")
+    assert page == report.as_markdown(report.read(DOCS))
+
+
+def test_the_figure_is_drawn_from_the_files(tmp_path):
+    report.figure(report.read(DOCS), tmp_path / "performance.svg")
+    drawn = (tmp_path / "performance.svg").read_text(encoding="utf-8")
+    shipped = (DOCS / "figures" / "performance.svg").read_text(encoding="utf-8")
+    # Versions of matplotlib draw differently; what is said must be the same.
+    assert drawn.count("<use") == shipped.count("<use")
+    assert "16×1024×14×14 nchw" in shipped
+
+
+def test_every_run_names_command_versions_and_machine():
+    runs = report.read(DOCS)
+    assert {name.split("-")[0] for name in runs} == {"blocks", "networks"}
+    for run in runs.values():
+        assert run["command"].startswith("gclib bench")
+        assert run["allocator"] in ("tuned", "default")
+        assert {"processor", "threads", "torch", "timm", "mmcv"} <= set(run["machine"])
+        assert "/" not in run["machine"]["processor"]
+
+
+def record(implementation, milliseconds, **other):
+    return {
+        "group": "gc",
+        "shape": [2, 64, 14, 14],
+        "dtype": "fp32",
+        "layout": "nchw",
+        "mode": "forward",
+        "device": "cpu",
+        "implementation": implementation,
+        "median": milliseconds / 1000,
+        "low": 0.9 * milliseconds / 1000,
+        "high": 1.1 * milliseconds / 1000,
+        "floor": 0.001,
+        "peak": 2**20,
+        "input": 2**20,
+        **other,
+    }
+
+
+def test_a_cell_that_is_slower_stands_first():
+    machine = {"processor": "x"}
+    run = {"command": "c", "allocator": "default", "machine": machine, "records": []}
+    run["records"] = [record("gclib", 1), record("mmcv", 3), record("timm", 2)]
+    page = report.as_markdown({"blocks-cpu-default": run})
+    assert "In no cell." in page
+    assert "2 (timm) | 2.00" in page
+    slow = copy.deepcopy(run)
+    slow["records"][0] = record("gclib", 4)
+    page = report.as_markdown({"blocks-cpu-default": slow})
+    assert "In no cell." not in page
+    assert page.index("| 0.50 |") < page.index("## Targets")
+    assert "| GC, SNL forward fp32, smallest | 2× | 0.50× | no |" in page
+
+
+def test_compiled_peers_do_not_stand_for_eager_ones():
+    records = [record("gclib", 2), record("mmcv", 3), record("mmcv compiled", 1)]
+    (pair,) = report.pairs(records)
+    assert pair["ratio"] == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"), [(1, (0, 0)), (5, (0, 4)), (6, (0, 5)), (9, (1, 7)), (17, (4, 12))]
+)
+def test_interval_of_the_median_by_the_binomial(count, expected):
+    """Places from a table of the sign test at 95 %."""
+    assert median_interval([float(i) for i in range(count)][::-1]) == expected
+
+
+def test_disturbed_rounds_are_made_again():
+    loads = iter([0, 0.9, 0, 0.1, 0, 0.9, 0, 0.2, 0, 0.3, 0, 0.1, 0, 0.1])
+    calls = []
+    seconds = time_rounds({"a": lambda: calls.append(1)}, 3, others=lambda: next(loads))
+    assert len(seconds["a"]) == 3
+    assert len(calls) == 1 + 5  # one before, rounds 1, 3 and 5 disturbed: the last is not needed
+
+
+def test_other_load_counts_other_processes_only():
+    import subprocess
+    import sys
+    import time
+
+    if not Path("/proc/stat").exists():
+        pytest.skip("no /proc/stat here: other processes cannot be seen")
+    load = OtherLoad()
+    end = time.perf_counter() + 0.4
+    while time.perf_counter() < end:  # own work
+        pass
+    own = load()
+    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        time.sleep(0.2)
+        load()
+        time.sleep(0.8)
+        other = load()
+    finally:
+        busy.kill()
+        busy.wait()
+    assert other > 0.3
+    assert own < other
+
+
+def test_a_peer_that_is_another_function_is_refused(monkeypatch):
+    wrong = peers.Peer(lambda channels: nn.Sequential(GCBlock(channels), nn.Identity()), None)
+    monkeypatch.setitem(peers.PEERS["gc"], "wrong", wrong)
+    with pytest.raises(RuntimeError):  # its weights do not load
+        peers.build_all("gc", 32)
+
+    class Shifted(GCBlock):
+        def forward(self, x):
+            return super().forward(x) + 0.1
+
+    monkeypatch.setitem(peers.PEERS["gc"], "wrong", peers.Peer(Shifted, None))
+    with pytest.raises(RuntimeError, match=r"gc: wrong is another function, off by 0\.1"):
+        peers.build_all("gc", 32)
+
+
+def test_a_missing_peer_is_named(monkeypatch):
+    def build(channels):
+        raise ImportError("No module named 'mmcv'")
+
+    monkeypatch.setitem(peers.PEERS["gc"], "mmcv", peers.Peer(build, "mmcv"))
+    modules, missing = peers.build_all("gc", 32)
+    assert "mmcv" not in modules
+    assert "mmcv is not installed" in missing["mmcv"]
+
+
+@pytest.mark.parametrize("group", peers.PEERS)
+def test_one_cell_of_every_block(group):
+    cell = {"group": group, "shape": (1, 32, 4, 4), "dtype": "fp32", "layout": "nhwc"}
+    records = blocks.measure(cell, rounds=1)
+    assert {r["mode"] for r in records} == {"forward", "training"}
+    assert all(r["median"] > 0 and r["peak"] > 0 and r["floor"] > 0 for r in records)
+    json.dumps(records)
+
+
+def test_networks_take_turns(monkeypatch):
+    pytest.importorskip("torchvision")
+    records = networks.run(examples=2, size=64, rounds=1, groups=("gc",))
+    assert {r["mode"] for r in records} == {"inference", "training"}
+    assert all(r["ratio"] == 1 for r in records if r["network"] == "no block")
+    assert any(r["network"] == "gc · gclib" for r in records)
+    with_blocks = networks.resnet50((GCBlock, True))
+    added = sum(p.numel() for p in with_blocks.parameters()) - 25_557_032
+    assert added == 2_521_741  # the paper's 2.52 M, for r = 16 in c3 to c5
+
+
+def test_command(capsys):
+    assert main(["bench", "blocks", "--quick", "--block", "se", "--rounds", "1", "--json"]) == 0
+    records = json.loads(capsys.readouterr().out)
+    assert {r["dtype"] for r in records} == {"fp32", "bf16"}
+    assert main(["bench", "blocks", "--block", "?"]) == 0
+    assert "nl_concat" in capsys.readouterr().out
+
+
+def test_command_saves_page_data_and_figure(tmp_path, capsys):
+    command = ["bench", "blocks", "--quick", "--block", "gc", "--dtype", "fp32", "--rounds", "1"]
+    assert main([*command, "--save", str(tmp_path)]) == 0
+    assert "PERFORMANCE.md" in capsys.readouterr().out
+    (run,) = report.read(tmp_path).values()
+    assert run["command"].startswith("gclib bench blocks --quick --block gc")
+    assert (tmp_path / "PERFORMANCE.md").read_text(encoding="utf-8") == report.as_markdown(
+        report.read(tmp_path)
+    )
+    assert (tmp_path / "figures" / "performance.svg").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["blocks", "--block", "gcc"], "--block gcc: expected some of gc, snl"),
+        (["blocks", "--rounds", "0"], "--rounds 0: expected at least 1"),
+        *(
+            []
+            if torch.cuda.is_available()
+            else [(["networks", "--device", "cuda"], "--device cuda: torch finds no GPU here")]
+        ),
+    ],
+)
+def test_command_refuses(options, said, capsys):
+    assert main(["bench", *options]) != 0
+    assert said in capsys.readouterr().err
+
+
+def test_command_where_the_page_cannot_be_written(tmp_path, capsys):
+    (tmp_path / "docs").write_text("a file")
+    command = ["bench", "blocks", "--quick", "--block", "se", "--dtype", "fp32", "--rounds", "1"]
+    assert main([*command, "--save", str(tmp_path / "docs")]) != 0
+    assert "docs" in capsys.readouterr().err
