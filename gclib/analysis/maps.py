@@ -113,7 +113,7 @@ def grid(
 
 
 def summary(name: str, maps: Sequence[Tensor], queries: Sequence[Position]) -> str:
-    """One line of numbers: where each query looks most, and how far the maps are apart."""
+    """A line on where each query looks most, and one on how far the maps are apart."""
     looks = "; ".join(
         f"{query} looks most at {_argmax(map_)} ({map_.max():.3g})"
         for query, map_ in zip(queries, maps, strict=True)
@@ -121,7 +121,7 @@ def summary(name: str, maps: Sequence[Tensor], queries: Sequence[Position]) -> s
     line = f"{name}: {looks}" if name else looks
     if len(maps) > 1:
         distance = average_cosine_distance(torch.stack([m.flatten() for m in maps]))
-        line += f"; average cosine distance of these {len(maps)} maps: {distance:.3g}"
+        line += f"\n    average cosine distance of these {len(maps)} maps: {distance:.3g}"
     return line
 
 
