@@ -204,7 +204,7 @@ def curves(
 
 def _plain_ticks(axis: Axes, values: Sequence[float]) -> None:
     """Plain numbers where a logarithmic y axis spans less than a decade: 12, not 1.2 x 10^1."""
-    if 0 < min(values) and max(values) < 10 * min(values):
+    if min(values) > 0 and max(values) < 10 * min(values):
         axis.yaxis.set_major_locator(MaxNLocator(6))
         axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.yaxis.set_minor_locator(NullLocator())
