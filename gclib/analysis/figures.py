@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from torch import Tensor
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
@@ -203,11 +203,15 @@ def curves(
 
 
 def _plain_ticks(axis: Axes, values: Sequence[float]) -> None:
-    """Plain numbers where a logarithmic y axis spans less than a decade: 12, not 1.2 x 10^1."""
-    if min(values) > 0 and max(values) < 10 * min(values):
-        axis.yaxis.set_major_locator(MaxNLocator(6))
-        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.yaxis.set_minor_locator(NullLocator())
+    """Plain numbers where a logarithmic y axis spans few decades: 12, not 1.2 x 10^1."""
+    low, high = min(values), max(values)
+    if low <= 0 or high >= 100 * low:
+        return
+    # 1, 2, 5, 10 ... are too few within one decade
+    locator = MaxNLocator(6) if high < 10 * low else LogLocator(subs=(1, 2, 5))
+    axis.yaxis.set_major_locator(locator)
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axis.yaxis.set_minor_locator(NullLocator())
 
 
 def slope(x: Sequence[float], y: Sequence[float]) -> float:

@@ -87,8 +87,8 @@ def axes(monkeypatch):
     return found
 
 
-@pytest.mark.parametrize("values", [[12, 14, 18], [0.1, 0.2, 0.9], [5, 5, 5]])
-def test_less_than_a_decade_has_plain_numbers(axes, values):
+@pytest.mark.parametrize("values", [[12, 14, 18], [0.1, 0.2, 0.9], [5, 5, 5], [0.3, 1, 8]])
+def test_few_decades_have_plain_numbers(axes, values):
     figures.curves((1, 2, 4), {"a": values}, xlabel="x", ylabel="y", alt="a line")
     low, high = axes[0].get_ylim()
     ticks = [tick for tick in axes[0].get_yticks() if low <= tick <= high]
