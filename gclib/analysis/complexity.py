@@ -38,6 +38,14 @@ def count_parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
 
 
+def fvcore_parameters(module: nn.Module) -> int:
+    """Number of parameters by fvcore, frozen ones too; silent on stderr."""
+    with _quiet():
+        from fvcore.nn import parameter_count  # its import warns
+
+    return parameter_count(module)[""]
+
+
 def block_multiply_adds(block: nn.Module, positions: tuple[int, ...]) -> dict[str, int]:
     r"""Multiply-adds of a block by formula, for one example.
 

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from torch import Tensor
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
@@ -46,13 +47,13 @@ def show(figure: Figure, alt: str, *, width: int | None = None) -> None:
     display({"text/html": image, "text/plain": alt}, raw=True)
 
 
-def describe(name: str, tensor: Tensor) -> str:
-    """One line of numbers about a tensor."""
+def describe(name: str, tensor: Tensor, *, sums: bool = True) -> str:
+    """One line of numbers about a tensor; ``sums``: with the sums of its rows."""
     tensor = tensor.detach().double()
     line = f"{name}: shape {tuple(tensor.shape)}, from {tensor.min():.3g} to {tensor.max():.3g}"
-    if tensor.dim() >= 2:
-        sums = tensor.sum(-1)
-        low, high = sums.min().item(), sums.max().item()
+    if sums and tensor.dim() >= 2:
+        of_rows = tensor.sum(-1)
+        low, high = of_rows.min().item(), of_rows.max().item()
         rows = f"{low:.3g}" if abs(high - low) < 1e-4 else f"{low:.3g} to {high:.3g}"
         line += f", rows sum to {rows}"
     return line
@@ -63,8 +64,11 @@ def matrices(
     *,
     rows: str = "query position",
     columns: str = "key position",
+    row_names: Sequence[str] | None = None,
+    column_names: Sequence[str] | None = None,
     alt: str,
     shared_scale: bool = True,
+    sums: bool = True,
 ) -> None:
     """Show matrices side by side as heat maps and print a line of numbers about each.
 
@@ -72,8 +76,11 @@ def matrices(
         panels: title → matrix ``(rows, columns)``.
         rows: what a row stands for.
         columns: what a column stands for.
+        row_names: a name beside each row; default: numbers.
+        column_names: a name below each column; default: numbers.
         alt: what can be seen.
         shared_scale: one colour scale for all panels.
+        sums: print the sums of the rows, too.
     """
     panels = {title: matrix.detach().double().cpu() for title, matrix in panels.items()}
     low = min(matrix.min().item() for matrix in panels.values())
@@ -85,7 +92,11 @@ def matrices(
         _heat(axis, matrix, limits)
         axis.set_title(title, fontsize=10)
         axis.set_xlabel(columns, fontsize=9)
-        print(describe(title, matrix))
+        if column_names:
+            axis.set_xticks(range(len(column_names)), column_names)
+        if row_names:
+            axis.set_yticks(range(len(row_names)), row_names)
+        print(describe(title, matrix, sums=sums))
     axes[0].set_ylabel(rows, fontsize=9)
     if shared_scale:
         figure.colorbar(axes[-1].images[0], ax=list(axes), shrink=0.8)
@@ -178,16 +189,29 @@ def curves(
         style = styles[number % len(styles)]
         axis.plot(x, values, style, color=COLOURS[number % len(COLOURS)], label=label, ms=5)
         if log:
-            print(f"{label}: grows like the power {slope(x, values):.2f} (last two points)")
+            print(f"{label}: follows the power {slope(x, values):.2f} (last two points)")
     if log:
         axis.set_xscale("log", base=2)
         axis.set_yscale("log")
         axis.set_xticks(list(x), [f"{value:g}" for value in x])
+        _plain_ticks(axis, [value for values in lines.values() for value in values])
     axis.set_xlabel(xlabel)
     axis.set_ylabel(ylabel)
     axis.grid(alpha=0.3)
     axis.legend(fontsize=9)
     show(figure, alt)
+
+
+def _plain_ticks(axis: Axes, values: Sequence[float]) -> None:
+    """Plain numbers where a logarithmic y axis spans few decades: 12, not 1.2 x 10^1."""
+    low, high = min(values), max(values)
+    if low <= 0 or high >= 100 * low:
+        return
+    # 1, 2, 5, 10 ... are too few within one decade
+    locator = MaxNLocator(6) if high < 10 * low else LogLocator(subs=(1, 2, 5))
+    axis.yaxis.set_major_locator(locator)
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axis.yaxis.set_minor_locator(NullLocator())
 
 
 def slope(x: Sequence[float], y: Sequence[float]) -> float:

@@ -113,15 +113,15 @@ def grid(
 
 
 def summary(name: str, maps: Sequence[Tensor], queries: Sequence[Position]) -> str:
-    """One line of numbers: where each query looks most, and how far the maps are apart."""
+    """A line on where each query looks most, and one on how far the maps are apart."""
     looks = "; ".join(
-        f"{query} looks most at {_argmax(map_)} ({map_.max():.3g})"
-        for query, map_ in zip(queries, maps, strict=True)
-    )
+        f"{query}{'' if number else ' looks most'} at {_argmax(map_)} ({map_.max():.3g})"
+        for number, (query, map_) in enumerate(zip(queries, maps, strict=True))
+    )  # the words once: longer lines break on a page
     line = f"{name}: {looks}" if name else looks
     if len(maps) > 1:
         distance = average_cosine_distance(torch.stack([m.flatten() for m in maps]))
-        line += f"; average cosine distance of these {len(maps)} maps: {distance:.3g}"
+        line += f"\n    average cosine distance of these {len(maps)} maps: {distance:.3g}"
     return line
 
 

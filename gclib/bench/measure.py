@@ -10,35 +10,54 @@ import os
 import random
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from math import comb
+from typing import TypeVar
 
 import torch
 
 Function = Callable[[], object]
+Name = TypeVar("Name", bound=Hashable)
 
 
-def median_seconds(functions: Mapping[str, Function], rounds: int = 5) -> dict[str, float]:
+def median_seconds(
+    functions: Mapping[Name, Function], rounds: int = 5, *, threads: int | None = None
+) -> dict[Name, float]:
     """Median seconds of each function over rounds in which all of them run in random order.
 
     Args:
         functions: name → call without arguments; each runs once before the first round.
         rounds: number of rounds.
+        threads: threads of torch during the rounds; default: as many as before. With 1, calls of
+            different sizes can be compared: torch splits only large ones over several threads,
+            and a thread that waits for a busy processor holds up all the others.
 
     Returns:
         name → median in seconds.
     """
-    seconds = time_rounds(functions, rounds)
+    with _threads(threads):
+        seconds = time_rounds(functions, rounds)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
+@contextlib.contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Let torch use ``count`` threads; afterwards as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def time_rounds(
-    functions: Mapping[str, Function],
+    functions: Mapping[Name, Function],
     rounds: int = 5,
     *,
     synchronise: Callable[[], None] = lambda: None,
     others: Callable[[], float] = lambda: 0.0,
-) -> dict[str, list[float]]:
+) -> dict[Name, list[float]]:
     """Seconds of each function in each round.
 
     Args:
@@ -54,8 +73,8 @@ def time_rounds(
     for function in functions.values():
         function()
     order = random.Random(0)  # of its own: the caller's random state stays as it is
-    kept: list[dict[str, float]] = []
-    disturbed: list[dict[str, float]] = []
+    kept: list[dict[Name, float]] = []
+    disturbed: list[dict[Name, float]] = []
     while len(kept) < rounds and len(disturbed) < rounds:
         others()
         seconds = {}

@@ -602,7 +602,7 @@ def _unit(rows: Tensor) -> Tensor:
 
 @exercise(
     "c03-e6",
-    "how much do the rows differ?",
+    "over which queries",
     needs="query_dependence",
     look="section 7, the identity with the mean of unit vectors",
     points=(1, 1),

@@ -17,7 +17,10 @@ from gclib.checks.outcome import STUB_MESSAGE
 
 
 def load_expected(exercise: str) -> dict:
-    """The stored figure of an exercise: ``title``, ``rows``, ``columns``, ``matrix``, ``alt``."""
+    """The stored figure of an exercise: ``title``, ``rows``, ``columns``, ``matrix``, ``alt``.
+
+    Some have ``row_names``, too: a name beside each row.
+    """
     chapter, name = exercise.split("-")
     text = files("gclib.checks").joinpath(f"expected_figures/{chapter}.json").read_text("utf-8")
     return json.loads(text)[name]
@@ -46,4 +49,10 @@ def beside(exercise: str, yours: Callable[[], Tensor]) -> None:
     except NotImplementedError as error:
         if str(error) not in ("", STUB_MESSAGE):
             raise
-    matrices(panels, rows=stored["rows"], columns=stored["columns"], alt=stored["alt"])
+    matrices(
+        panels,
+        rows=stored["rows"],
+        columns=stored["columns"],
+        row_names=stored.get("row_names"),
+        alt=stored["alt"],
+    )

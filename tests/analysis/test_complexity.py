@@ -9,6 +9,7 @@ from gclib.analysis.complexity import (
     count_parameters,
     dispatched_multiply_adds,
     fvcore_multiply_adds,
+    fvcore_parameters,
 )
 from gclib.blocks import (
     AddFusion,
@@ -73,8 +74,9 @@ def test_counts_by_hand():
     assert eq2["transform"] == 100 * eq3["transform"] == 100 * 64 * 64
 
 
-def test_parameters():
-    assert count_parameters(GCBlock(1024)) == 133_313
+def test_parameters(capfd):
+    assert count_parameters(GCBlock(1024)) == fvcore_parameters(GCBlock(1024)) == 133_313
+    assert capfd.readouterr() == ("", "")
     frozen = GCBlock(1024)
     frozen.transform.reduce.requires_grad_(False)
     assert count_parameters(frozen) == 133_313 - 1024 * 64 - 64

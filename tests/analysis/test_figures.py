@@ -69,9 +69,47 @@ def test_maps_tell_where_they_are_largest(shown, capsys):
 def test_curves_print_the_power(shown, capsys):
     x = (2, 4, 8)
     figures.curves(x, {"square": [v**2 for v in x]}, xlabel="x", ylabel="y", alt="a line", log=True)
-    assert capsys.readouterr().out == "square: grows like the power 2.00 (last two points)\n"
+    assert capsys.readouterr().out == "square: follows the power 2.00 (last two points)\n"
     assert figures.slope(x, [v**4 for v in x]) == pytest.approx(4)
     assert len(shown) == 1
+
+
+@pytest.fixture
+def axes(monkeypatch):
+    """The first axes of each figure, drawn."""
+    found = []
+
+    def draw(figure, alt):
+        figure.draw_without_rendering()
+        found.append(figure.axes[0])
+
+    monkeypatch.setattr(figures, "show", draw)
+    return found
+
+
+@pytest.mark.parametrize("values", [[12, 14, 18], [0.1, 0.2, 0.9], [5, 5, 5], [0.3, 1, 8]])
+def test_few_decades_have_plain_numbers(axes, values):
+    figures.curves((1, 2, 4), {"a": values}, xlabel="x", ylabel="y", alt="a line")
+    low, high = axes[0].get_ylim()
+    ticks = [tick for tick in axes[0].get_yticks() if low <= tick <= high]
+    assert len(ticks) >= 2
+    texts = [label.get_text() for label in axes[0].get_yticklabels()]
+    assert set(map("{:g}".format, ticks)) <= set(texts)
+    assert not any(label.get_text() for label in axes[0].get_yticklabels(minor=True))
+
+
+def test_decades_have_powers_of_ten(axes):
+    figures.curves((1, 2, 4), {"a": [1, 10, 200]}, xlabel="x", ylabel="y", alt="a line")
+    assert any("10^{" in label.get_text() for label in axes[0].get_yticklabels())
+
+
+def test_rows_and_columns_can_have_names(axes, capsys):
+    panels = {"a": torch.eye(2), "b": torch.eye(2)}
+    names = {"row_names": ["up", "down"], "column_names": ["left", "right"]}
+    figures.matrices(panels, **names, alt="x", sums=False)
+    assert [label.get_text() for label in axes[0].get_yticklabels()] == ["up", "down"]
+    assert [label.get_text() for label in axes[0].get_xticklabels()] == ["left", "right"]
+    assert "rows sum" not in capsys.readouterr().out
 
 
 def test_gradients_and_half_precision_can_be_drawn(shown):

@@ -52,6 +52,21 @@ def test_the_callers_random_state_stays():
     assert random.getstate() == before
 
 
+def test_threads_are_as_before_after_an_error_too():
+    before = torch.get_num_threads()
+    seen = []
+
+    def fail():
+        seen.append(torch.get_num_threads())
+        raise KeyError("stop")
+
+    with pytest.raises(KeyError):
+        median_seconds({"a": fail}, threads=before + 1)
+    assert (seen, torch.get_num_threads()) == ([before + 1], before)
+    median_seconds({"a": lambda: seen.append(torch.get_num_threads())}, rounds=1)
+    assert seen[1:] == [before, before]
+
+
 def test_no_rounds_are_refused():
     with pytest.raises(ValueError, match="rounds=0: expected at least 1"):
         median_seconds({"a": lambda: None}, rounds=0)

@@ -334,7 +334,7 @@ def test_grades_leave_as_csv(class_01):
 def test_experiments_are_not_run_for_grading(class_01):
     path = class_01.folder / "autograded" / "reference" / class_01.chapter.notebook
     text = path.read_text(encoding="utf-8")
-    assert "grows like the power" not in text
+    assert "follows the power" not in text
     assert "all 8 visible checks passed" in text
 
 
