@@ -122,12 +122,10 @@ def median_interval(values: Sequence[float], level: float = 0.95) -> tuple[float
     With fewer than 6 values no pair reaches 0.95; the smallest and the largest are given then.
     """
     ordered, n = sorted(values), len(values)
-    tail, k = 0.0, 0
-    while True:  # P(Binomial(n, 1/2) <= k) on each side
-        tail += comb(n, k) / 2**n
-        if 2 * tail > 1 - level or k >= (n - 1) // 2:
-            break
+    k, outside = 0, comb(n, 0) / 2**n  # P(Binomial(n, 1/2) <= k)
+    while k + 1 <= (n - 1) // 2 and 2 * (outside + comb(n, k + 1) / 2**n) <= 1 - level:
         k += 1
+        outside += comb(n, k) / 2**n
     return ordered[k], ordered[n - 1 - k]
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from gclib.bench.blocks import _forward, _peak, _training
 from gclib.bench.measure import OtherLoad, median_interval, time_rounds
-from gclib.bench.peers import OURS, PEERS
+from gclib.bench.peers import OURS, PEERS, _random
 
 # Rows of the paper's table 4: blocks in c3 to c5, or one before the last residual block of c4.
 EVERYWHERE = ("gc", "se", "snl")
@@ -34,7 +34,8 @@ def resnet50(build) -> nn.Module:
     stages = (network.layer2, network.layer3, network.layer4) if everywhere else (network.layer3,)
     for stage in stages:
         for residual in stage if everywhere else [stage[-2]]:
-            residual.bn3 = nn.Sequential(residual.bn3, build(residual.bn3.num_features))
+            block = _random(build(residual.bn3.num_features))
+            residual.bn3 = nn.Sequential(residual.bn3, block)
     return network
 
 
@@ -51,7 +52,7 @@ def run(
     """Inference and training step (forward and backward) of every network, taking turns.
 
     Networks are in evaluation mode for inference and in training mode for the step. Blocks have
-    random weights; none is skipped.
+    random weights, none is zero. The step includes the gradient of the images.
     """
     builds: dict[str, Any] = {"no block": None}
     for group in groups:

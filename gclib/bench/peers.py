@@ -158,7 +158,8 @@ def build_all(group: str, channels: int) -> tuple[dict[str, nn.Module], dict[str
 
 
 def _random(module: nn.Module) -> nn.Module:
-    """Small random weights, so that no layer is zero."""
+    """Random weights of the size that keeps variances, so that each layer has its say."""
     for parameter in module.parameters():
-        nn.init.normal_(parameter, std=0.02)
+        std = parameter[0].numel() ** -0.5 if parameter.dim() > 1 else 0.02
+        nn.init.normal_(parameter, std=std)
     return module

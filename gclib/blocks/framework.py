@@ -359,9 +359,9 @@ class ContextBlock(nn.Module):
         part = self.context_modelling
         if torch.is_grad_enabled() and type(self.fusion) in (AddFusion, ScaleFusion):
             if type(part) is AttentionPooling and type(part.key) is KeyLogits:
-                if fast.usable(x, part, part.key):
+                if fast.usable(x, part, part.key, self.fusion):
                     return fast.attention_pooling(x, part.key.weight, part.key.bias)
-            elif type(part) is AveragePooling and fast.usable(x, part):
+            elif type(part) is AveragePooling and fast.usable(x, part, self.fusion):
                 x, context = fast.average_pooling(x)
                 return x, context, part.attention(x)
         context, attention = part(x)

@@ -251,7 +251,9 @@ class NonLocalBlock(nn.Module):
         None where the plain formula is to be used.
         """
         pair = [self.pair] if self.instantiation == "concat" else []
-        if type(self).attention is not NonLocalBlock.attention or not fast.usable(query, *pair):
+        if type(self).attention is not NonLocalBlock.attention or "attention" in vars(self):
+            return None
+        if not fast.usable(query, *pair):
             return None
         query, key, value = fast.autocast(query, key, value)
         if self.instantiation == "dot_product":
@@ -259,9 +261,9 @@ class NonLocalBlock(nn.Module):
                 return fast.dot_product(query, key, value, self.scale / key.shape[2])
         elif self.instantiation == "concat":
             if type(self.pair) is PairSimilarity and fast.sorting_wins(query, value):
-                weight = self.scale / key.shape[2] * self.pair.weight
-                query_term, key_term = concat_terms(query, key, weight.to(query.dtype))
-                return fast.concat(query_term.squeeze(1), key_term.squeeze(1), value)
+                terms = concat_terms(query, key, self.pair.weight.to(query.dtype))
+                terms = (term.squeeze(1) for term in terms)
+                return fast.concat(*terms, value, self.scale / key.shape[2])
         elif fast.softmax_wins(query, key, value):
             return fast.softmax(query, key, value, self.scale)
         return None

@@ -299,6 +299,104 @@ def test_fusion_of_somebody_else_may_write_in_place(used):
     assert used == []
 
 
+@pytest.mark.parametrize("name", ["forward", "attention"])
+@pytest.mark.parametrize("layer", ["context_modelling", "context_modelling.key"])
+def test_a_replaced_method_is_called(layer, name):
+    block, x = make("gc"), feature_map()
+    part = block.get_submodule(layer)
+    if not hasattr(part, name):
+        return
+    before = getattr(part, name)
+
+    def doubled(*args):
+        found = before(*args)
+        return (2 * found[0], found[1]) if isinstance(found, tuple) else 2 * found
+
+    setattr(part, name, doubled)
+    found = block(x)
+    with fast.plain_formulas():
+        close(found, block(x))
+    assert not torch.allclose(found, make("gc")(x))
+
+
+def test_a_replaced_attention_of_a_non_local_block_is_called(small):
+    block, x = make("nl_dot_product"), feature_map()
+    block.attention = lambda query, key: torch.ones(2, 20, 20, dtype=x.dtype)
+    close(block(x), block(x, return_attention=True)[0])
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_meta_device(name, small):
+    block = make(name).to("meta")
+    assert block(feature_map().to("meta")).shape == (2, 4, 5, 4)
+    with torch.no_grad():
+        assert block(feature_map().to("meta")).shape == (2, 4, 5, 4)
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_float64_under_autocast(name, small):
+    block, x = make(name).eval(), feature_map()
+    with torch.autocast("cpu", torch.bfloat16):
+        close(block(x), block(x, return_attention=True)[0])
+        assert block(x).dtype == torch.float64
+
+
+def test_a_transform_may_write_to_the_context(used):
+    block, x = make("gc"), feature_map()
+    block.transform = nn.Sequential(nn.ReLU(inplace=True), block.transform)
+    found = block(x)
+    assert used == ["attention_pooling"]
+    with fast.plain_formulas():
+        close(found, block(x))
+
+
+def test_a_hook_on_fusion_may_write_to_x(used):
+    block, x = make("gc"), feature_map()
+    block.fusion.register_forward_pre_hook(lambda module, args: args[0].mul_(2) and None)
+    with fast.plain_formulas():
+        expected = block(x.clone())
+    close(block(x.clone()), expected)
+    assert used == []
+
+
+def test_input_that_needs_no_gradient_asks_for_none(used):
+    block, x = make("gc"), feature_map()
+    expected = step(block, x)[2:]
+    seen = []
+    block.fusion.forward = lambda x, t: seen.append(x.requires_grad) or x + t
+    block.zero_grad()
+    z = block(x)
+    weights = torch.linspace(-1, 1, z.numel(), dtype=z.dtype).view_as(z)
+    (z * weights).sum().backward()
+    close([p.grad for p in block.parameters()], expected)
+    assert seen == [False]
+
+
+def test_plain_formulas_in_threads_that_overlap(used):
+    first, second = fast.plain_formulas(), fast.plain_formulas()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    block, x = make("gc"), feature_map()
+    block(x)
+    assert used == []
+    second.__exit__(None, None, None)
+    block(x)
+    assert used == ["attention_pooling"]
+
+
+def test_float16_gradients_of_concat_stay_finite(small):
+    """The division by the positions is made in float32, after the sums."""
+    block = randomise(NonLocalBlock(16, instantiation="concat"), std=0.3).half()
+    x = torch.randn(1, 16, 24, 24, generator=torch.Generator().manual_seed(0)).half()
+    x.requires_grad_()
+    block(x).backward(torch.full_like(x, 64.0))
+    with fast.plain_formulas():
+        expected = torch.autograd.grad(block(x), x, torch.full_like(x, 64.0))[0]
+    assert expected.isfinite().all()
+    assert x.grad.isfinite().all()
+
+
 def brute(a, b, value):
     return torch.einsum("nlm,ncm->ncl", (a[:, :, None] + b[:, None]).relu(), value)
 

@@ -3,46 +3,59 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as _module
 
-_plain = False
+_plain = 0  # how many ``plain_formulas`` are open, in all threads
+
+_lock = threading.Lock()
 
 
 @contextlib.contextmanager
 def plain_formulas() -> Iterator[None]:
-    """Use the plain formulas of every block inside of the ``with``, to compare or to debug."""
+    """Use the plain formulas of every block inside of the ``with``, to compare or to debug.
+
+    It holds for all threads. What checkpointing computes again must be inside of it too.
+    """
     global _plain
-    before, _plain = _plain, True
+    with _lock:
+        _plain += 1
     try:
         yield
     finally:
-        _plain = before
+        with _lock:
+            _plain -= 1
 
 
 def usable(x: Tensor, *layers: nn.Module) -> bool:
     """Whether a block may compute with the weights of ``layers`` without calling them.
 
     Not while a graph is recorded, since compilers and exporters do better with the plain formula;
-    not for subclasses of tensors; not where a hook waits for the call of a layer; not where the
-    plain formula would refuse the dtype.
+    not for subclasses of tensors; not where a hook waits for the call of a layer or its method was
+    replaced; not where the plain formula would refuse the dtype or the device.
     """
-    if _plain or torch.compiler.is_compiling() or type(x) is not Tensor or torch.jit.is_tracing():
+    if torch.compiler.is_compiling() or _plain or type(x) is not Tensor or torch.jit.is_tracing():
         return False
-    if _has_global_hooks() or any(_has_hooks(layer) for layer in layers):
+    if _has_global_hooks() or any(_is_changed(layer) for layer in layers):
+        return False
+    if not torch.amp.is_autocast_available(x.device.type):  # the meta device, for example
+        return False
+    weights = [weight for layer in layers for weight in layer.parameters(recurse=False)]
+    if any(weight.device != x.device for weight in weights):  # loaded when the layer is called
         return False
     if torch.is_autocast_enabled(x.device.type):
         return True
-    weights = (weight for layer in layers for weight in layer.parameters(recurse=False))
     return all(weight.dtype == x.dtype for weight in weights)
 
 
-def _has_hooks(layer: nn.Module) -> bool:
+def _is_changed(layer: nn.Module) -> bool:
     return bool(
-        layer._forward_hooks
+        {"forward", "attention"} & vars(layer).keys()
+        or layer._forward_hooks
         or layer._forward_pre_hooks
         or layer._backward_hooks
         or layer._backward_pre_hooks
@@ -63,4 +76,5 @@ def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     kind = tensors[0].device.type
     if not torch.is_autocast_enabled(kind):
         return tensors
-    return tuple(tensor.to(torch.get_autocast_dtype(kind)) for tensor in tensors)
+    dtype = torch.get_autocast_dtype(kind)  # float64 is left alone, as autocast does
+    return tuple(t if t.dtype == torch.float64 else t.to(dtype) for t in tensors)

@@ -33,9 +33,10 @@ def attention_pooling(
     Returns:
         ``x`` to go on with, the context ``(N, C)`` in its dtype, and the weights ``(N, 1, N_p)``.
     """
-    x, context, attention = _AttentionPooling.apply(x, weight, bias)
-    autocast = torch.is_autocast_enabled(x.device.type)  # softmax then gives float32
-    return x, context, attention if autocast else attention.to(x.dtype)
+    again, context, attention = _AttentionPooling.apply(x, weight, bias)
+    if not torch.is_autocast_enabled(x.device.type):
+        attention = attention.to(x.dtype)
+    return again if x.requires_grad else x, context.squeeze(1), attention
 
 
 def average_pooling(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -56,7 +57,7 @@ class _AttentionPooling(Function):
             if bias is not None:
                 logits = logits + bias.to(logits.dtype)
             attention = logits.softmax(2)
-            context = torch.bmm(attention.to(x.dtype), features.transpose(1, 2)).squeeze(1)
+            context = torch.bmm(attention.to(x.dtype), features.transpose(1, 2))
         return x.view_as(x), context, attention
 
     @staticmethod
@@ -64,6 +65,7 @@ class _AttentionPooling(Function):
         x, weight, bias = inputs
         attention = output[2]
         ctx.bias_dtype = None if bias is None else bias.dtype
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, weight, attention)
         ctx.save_for_forward(x, weight, attention)
 
@@ -72,8 +74,10 @@ class _AttentionPooling(Function):
         x, weight, attention = ctx.saved_tensors
         features = x.flatten(2)
         row = weight.to(x.dtype).expand(len(x), 1, -1)
-        column = grad_context.unsqueeze(1)  # (N, 1, C)
-        slope = torch.bmm(column, features).to(attention.dtype) + grad_attention
+        column = torch.zeros_like(row) if grad_context is None else grad_context  # (N, 1, C)
+        slope = torch.bmm(column, features).to(attention.dtype)
+        if grad_attention is not None:
+            slope = slope + grad_attention
         grad_logits = attention * (slope - (attention * slope).sum(2, keepdim=True))
         grad_row = grad_logits.to(x.dtype)
         if ctx.needs_input_grad[1]:
@@ -84,7 +88,7 @@ class _AttentionPooling(Function):
         if ctx.needs_input_grad[0]:
             left = torch.cat((column, row), 1)  # (N, 2, C)
             right = torch.cat((attention.to(x.dtype), grad_row), 1)  # (N, 2, L)
-            grad_x = _add_product(grad_x, left, right)
+            grad_x = _add_product(torch.zeros_like(x) if grad_x is None else grad_x, left, right)
         return grad_x, grad_weight, grad_bias
 
     @staticmethod
@@ -103,7 +107,7 @@ class _AttentionPooling(Function):
         slope = attention * (logits - (attention * logits).sum(2, keepdim=True))
         context = pooled + torch.bmm(slope.to(x.dtype), features.transpose(1, 2))
         tangent_x = torch.zeros_like(x) if tangent_x is None else tangent_x.view_as(tangent_x)
-        return tangent_x, context.squeeze(1), slope
+        return tangent_x, context, slope
 
 
 class _AveragePooling(Function):

@@ -44,8 +44,8 @@ def sorting_wins(query: Tensor, value: Tensor) -> bool:
     return positions * keys * (400 + width) > 1600 * width * (positions + keys)
 
 
-def concat(query_term: Tensor, key_term: Tensor, value: Tensor) -> Tensor:
-    r"""Concat by sorting: :math:`\sum_j \mathrm{ReLU}(a_i + b_j)\,v_j`.
+def concat(query_term: Tensor, key_term: Tensor, value: Tensor, scale: float = 1.0) -> Tensor:
+    r"""Concat by sorting: :math:`s \sum_j \mathrm{ReLU}(a_i + b_j)\,v_j`.
 
     Query i sees the keys with :math:`b_j > -a_i`: a prefix of the keys in falling order of
     :math:`b`. Prefix sums :math:`S_0` of :math:`v` and :math:`S_1` of :math:`b\,v` hold every
@@ -56,49 +56,53 @@ def concat(query_term: Tensor, key_term: Tensor, value: Tensor) -> Tensor:
         query_term: :math:`a` as ``(N, L)``.
         key_term: :math:`b` as ``(N, M)``.
         value: ``(N, C', M)``.
+        scale: positive factor :math:`s`, applied in at least float32.
     """
-    return _Concat.apply(query_term, key_term, value.transpose(1, 2)).transpose(1, 2)
+    return _Concat.apply(query_term, key_term, value.transpose(1, 2), scale).transpose(1, 2)
 
 
 class _Concat(Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(query_term, key_term, value):
-        return _sums_over_seen(query_term, key_term, value)[0]
+    def forward(query_term, key_term, value, scale):
+        return _sums_over_seen(query_term, key_term, value, scale)[0]
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(*inputs)
-        ctx.save_for_forward(*inputs)
+        *tensors, ctx.scale = inputs
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
 
     @staticmethod
     def backward(ctx, grad):
         query_term, key_term, value = ctx.saved_tensors
-        _, seen = _sums_over_seen(query_term, key_term, value)  # sum of v_j, (N, L, C')
-        grad_value, seeing = _sums_over_seen(key_term, query_term, grad)  # (N, M, C')
+        _, seen = _sums_over_seen(query_term, key_term, value, ctx.scale)  # of v_j, (N, L, C')
+        grad_value, seeing = _sums_over_seen(key_term, query_term, grad, ctx.scale)  # (N, M, C')
         grad_query = (grad * seen).sum(2).to(query_term.dtype)
-        return grad_query, (seeing * value).sum(2).to(key_term.dtype), grad_value
+        return grad_query, (value * seeing).sum(2).to(key_term.dtype), grad_value, None
 
     @staticmethod
-    def jvp(ctx, query_tangent, key_tangent, value_tangent):
+    def jvp(ctx, query_tangent, key_tangent, value_tangent, _):
         query_term, key_term, value = ctx.saved_tensors
-        tangent, _ = _sums_over_seen(query_term, key_term, value_tangent)
+        tangent, _ = _sums_over_seen(query_term, key_term, value_tangent, ctx.scale)
         moved = torch.cat((value, key_tangent[..., None] * value), 2)
-        seen, moved = _sums_over_seen(query_term, key_term, moved)[1].chunk(2, dim=2)
+        both = _sums_over_seen(query_term, key_term, moved, ctx.scale)[1]
+        seen, moved = both.to(value.dtype).chunk(2, dim=2)
         return tangent + query_tangent[..., None] * seen + moved
 
 
-def _sums_over_seen(a: Tensor, b: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """Sums over the j with a_i + b_j > 0 of (a_i + b_j) v_j and of v_j.
+def _sums_over_seen(a: Tensor, b: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Sums over the j with a_i + b_j > 0 of (a_i + b_j) v_j and of v_j, times ``scale``.
 
     Args:
         a: ``(N, L)``.
         b: ``(N, M)``.
         value: ``(N, M, C')``.
+        scale: factor on both sums.
 
     Returns:
-        Two tensors ``(N, L, C')``. Sums run in at least float32.
+        Two tensors ``(N, L, C')``, the second in at least float32, in which all sums run.
     """
     wide = torch.promote_types(value.dtype, torch.float32)
     a, b = a.to(wide), b.to(wide)
@@ -109,7 +113,8 @@ def _sums_over_seen(a: Tensor, b: Tensor, value: Tensor) -> tuple[Tensor, Tensor
     count = count[..., None].expand(*a.shape, value.shape[2])
     plain = F.pad(value_of.cumsum(1), (0, 0, 1, 0)).gather(1, count)  # row 0: no key is seen
     weighted = F.pad((falling[..., None] * value_of).cumsum(1), (0, 0, 1, 0)).gather(1, count)
-    return torch.addcmul(weighted, a[..., None], plain).to(value.dtype), plain.to(value.dtype)
+    total = scale * torch.addcmul(weighted, a[..., None], plain)
+    return total.to(value.dtype), scale * plain
 
 
 def softmax(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
