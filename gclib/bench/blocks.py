@@ -106,11 +106,13 @@ def _forward(module: nn.Module, x: Tensor, grad: Tensor) -> Callable:
 def _training(module: nn.Module, x: Tensor, grad: Tensor) -> Callable:
     leaf = x.detach().requires_grad_()
 
-    def call() -> Tensor:
-        leaf.grad = None
-        module.zero_grad()
+    def call() -> list[Tensor | None]:
         module(leaf).backward(grad)
-        return leaf.grad
+        found = [leaf, *module.parameters()]
+        gradients = [tensor.grad for tensor in found]
+        for tensor in found:  # nothing stays for the next call to free
+            tensor.grad = None
+        return gradients
 
     return call
 
