@@ -74,6 +74,15 @@ def test_a_cell_that_is_slower_stands_first():
     assert "| GC, SNL forward fp32, smallest | 2× | 0.50× | no |" in page
 
 
+def test_page_where_no_peer_runs():
+    """As on a machine without mmcv and timm: no ratio, no target, no error."""
+    records = [record("gclib", 1), record("gclib", 2, mode="training")]
+    run = {"command": "c", "allocator": "default", "machine": {}, "records": records}
+    page = report.as_markdown({"blocks-cpu-default": run})
+    assert page.count("none runs") == 2
+    assert "| target |" not in page
+
+
 def test_compiled_peers_do_not_stand_for_eager_ones():
     records = [record("gclib", 2), record("mmcv", 3), record("mmcv compiled", 1)]
     (pair,) = report.pairs(records)
