@@ -94,11 +94,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(run=_ledger)
 
-    command = commands.add_parser("bench", help="measure blocks or networks beside their peers")
-    command.add_argument("what", choices=["blocks", "networks"])
+    command = commands.add_parser("bench", help="measure blocks, networks, the course")
+    command.add_argument("what", choices=["blocks", "networks", "course"])
     command.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="default: cpu")
     command.add_argument("--dtype", nargs="+", choices=["fp32", "bf16"], help="default: both")
     command.add_argument("--block", nargs="+", metavar="NAME", help="default: all; ? lists them")
+    command.add_argument(
+        "--part", nargs="+", choices=["commands", "notebooks", "tests"], help="of course; all"
+    )
     command.add_argument("--rounds", type=int, default=7, metavar="N", help="default: 7")
     command.add_argument("--quick", action="store_true", help="one small shape, to try the command")
     command.add_argument("--compiled", action="store_true", help="torch.compile as well")
@@ -353,6 +356,10 @@ def _ledger(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
+    if options.rounds < 1:
+        return _fail(f"--rounds {options.rounds}: expected at least 1")
+    if options.what == "course":
+        return _bench_course(options)
     import torch
 
     from gclib.bench import blocks, networks, peers, report
@@ -363,8 +370,6 @@ def _bench(options: argparse.Namespace) -> int:
     chosen = tuple(options.block or peers.PEERS)
     if unknown := [name for name in chosen if name not in peers.PEERS]:
         return _fail(f"--block {unknown[0]}: expected some of {', '.join(peers.PEERS)}")
-    if options.rounds < 1:
-        return _fail(f"--rounds {options.rounds}: expected at least 1")
     if options.device == "cuda" and not torch.cuda.is_available():
         return _fail("--device cuda: torch finds no GPU here")
     if options.tuned and report.allocator() != "tuned":  # read once, when a process starts
@@ -389,9 +394,27 @@ def _bench(options: argparse.Namespace) -> int:
                 **sizes,
                 **how,
             )
+    parts = [*(options.block or []), options.device, report.allocator(), *(options.dtype or [])]
+    parts += ["compiled"] * options.compiled
+    return _bench_show(options, parts, records)
+
+
+def _bench_course(options: argparse.Namespace) -> int:
+    from gclib.bench import course
+
+    try:
+        records = course.run(tuple(options.part or course.PARTS), options.rounds)
+    except (RuntimeError, OSError) as error:
+        return _fail(error)
+    return _bench_show(options, options.part or [], records)
+
+
+def _bench_show(options: argparse.Namespace, parts: list[str], records: list[dict]) -> int:
+    """Save or print what was measured."""
+    from gclib.bench import report
+
     if options.save:
-        parts = [options.what, *(options.block or []), options.device, report.allocator()]
-        name = "-".join(parts).replace("_", "-")
+        name = "-".join([options.what, *parts]).replace("_", "-")
         command = shlex.join(["gclib", *options.arguments])
         try:
             report.save(options.save, name, command, options.device, records)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _STEPS = (
     ("context modelling", "#cfe5f5"),
@@ -49,6 +52,9 @@ ALT = (
 
 def three_steps() -> Figure:
     """Draw the four blocks of the paper side by side."""
+    from matplotlib.figure import Figure
+    from matplotlib.patches import FancyBboxPatch
+
     figure = Figure(figsize=(11.5, 5.2), layout="constrained")
     axis = figure.subplots()
     axis.set_xlim(-0.62, 4)
@@ -90,7 +96,9 @@ def three_steps() -> Figure:
     return figure
 
 
-def _arrow(axis, x: float, top: float, bottom: float) -> None:
+def _arrow(axis: Axes, x: float, top: float, bottom: float) -> None:
+    from matplotlib.patches import FancyArrowPatch
+
     axis.add_patch(
         FancyArrowPatch((x, top), (x, bottom), arrowstyle="-|>", mutation_scale=10, color="#444444")
     )

@@ -12,12 +12,14 @@ import html
 import io
 import sys
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from torch import Tensor
+
+if TYPE_CHECKING:  # matplotlib takes half a second, and checks draw nothing
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 HEAT = "cividis"
@@ -85,6 +87,8 @@ def matrices(
     panels = {title: matrix.detach().double().cpu() for title, matrix in panels.items()}
     low = min(matrix.min().item() for matrix in panels.values())
     high = max(matrix.max().item() for matrix in panels.values())
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(3.1 * len(panels) + 0.6, 3.5), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, (title, matrix) in zip(axes, panels.items(), strict=True):
@@ -123,6 +127,8 @@ def maps(
     """
     panels = {title: map_.detach().double().cpu() for title, map_ in panels.items()}
     width = 2.9 if scale else 2.4
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width * len(panels), 2.7), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, (title, map_) in zip(axes, panels.items(), strict=True):
@@ -182,6 +188,8 @@ def curves(
         alt: what can be seen.
         log: logarithmic axes.
     """
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(5.2, 3.4), layout="constrained")
     axis = figure.subplots()
     styles = ("o-", "s--", "^-.", "D:", "v-", "x--")
@@ -208,6 +216,8 @@ def _plain_ticks(axis: Axes, values: Sequence[float]) -> None:
     if low <= 0 or high >= 100 * low:
         return
     # 1, 2, 5, 10 ... are too few within one decade
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
     locator = MaxNLocator(6) if high < 10 * low else LogLocator(subs=(1, 2, 5))
     axis.yaxis.set_major_locator(locator)
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))

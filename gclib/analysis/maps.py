@@ -10,16 +10,17 @@ Every figure has one colour scale, the query marked, an alt text, and a line of 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 from torch import Tensor
 
 from gclib.analysis.distances import average_cosine_distance
 from gclib.analysis.figures import COLOURS, HEAT, show
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Position = tuple[int, ...]
 
@@ -91,6 +92,8 @@ def grid(
         for name, (_, attention) in rows.items()
     }
     columns = 1 + max(map(len, maps.values()))
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(1.9 * columns + 0.6, 2.1 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), columns, squeeze=False)
     low = min(m.min().item() for found in maps.values() for m in found)
@@ -136,6 +139,8 @@ def space_time(clip: Tensor, attention: Tensor, positions: Sequence[int], query:
     """
     map_ = map_of(attention, positions, query).double()
     frames, every = len(map_), clip.shape[1] // len(map_)
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(1.7 * frames + 0.6, 2.2), layout="constrained")
     axes = figure.subplots(1, frames, squeeze=False)[0]
     limits = (map_.min().item(), map_.max().item())
@@ -182,6 +187,8 @@ def _mark(
     for colour, line in (("white", 2.5), (COLOURS[1], 1.2)):
         axis.scatter(x, y, s=70, facecolors="none", edgecolors=colour, linewidths=line)
     if text:
+        from matplotlib.patheffects import withStroke
+
         right = x > 0.85 * width  # there the text stands on the left, inside of the image
         axis.annotate(
             text,

@@ -57,20 +57,22 @@ def time_rounds(
     *,
     synchronise: Callable[[], None] = lambda: None,
     others: Callable[[], float] = lambda: 0.0,
+    warm_up: bool = True,
 ) -> dict[Name, list[float]]:
     """Seconds of each function in each round.
 
     Args:
-        functions: name → call without arguments; each runs once before the first round.
+        functions: name → call without arguments.
         rounds: number of rounds.
         synchronise: waits for the device, for example ``torch.cuda.synchronize``.
         others: processors that other programs kept busy since its last call, for example an
             :class:`OtherLoad`. A round with more than a quarter of one is made again, at most
             ``rounds`` times in all.
+        warm_up: each function runs once before the first round.
     """
     if rounds < 1:
         raise ValueError(f"rounds={rounds}: expected at least 1")
-    for function in functions.values():
+    for function in functions.values() if warm_up else ():
         function()
     order = random.Random(0)  # of its own: the caller's random state stays as it is
     kept: list[dict[Name, float]] = []
@@ -105,15 +107,15 @@ class OtherLoad:
 
     @staticmethod
     def _read() -> tuple[float, float, float]:
-        """Seconds of the clock, of all processors, and of this process."""
-        own = os.times()
+        """Seconds of the clock, of all processors, and of this process and its ended children."""
+        own = sum(os.times()[:4])
         try:
             with open("/proc/stat", encoding="ascii") as file:
                 user, nice, system, *_ = map(int, file.readline().split()[1:])
         except OSError:
             return time.perf_counter(), 0.0, 0.0
         busy = (user + nice + system) / os.sysconf("SC_CLK_TCK")
-        return time.perf_counter(), busy, own.user + own.system
+        return time.perf_counter(), busy, own
 
 
 def median_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:

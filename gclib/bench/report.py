@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from gclib.bench.course import SECONDS
+
 # glibc gives blocks of more than 32 MiB back to the system at once, so that each large result
 # costs page faults anew. These settings keep them.
 TUNED = {
@@ -87,10 +89,11 @@ def read(folder: Path) -> dict[str, dict[str, Any]]:
     return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}
 
 
-def pairs(records: Iterable[Record]) -> list[dict[str, Any]]:
+def pairs(records: Iterable[Record], *, compiled: bool = False) -> list[dict[str, Any]]:
     """Each cell and mode with our time, the best peer's, and both peaks of memory.
 
-    ``ratio`` is the best peer's median over ours: above 1 we are faster.
+    ``ratio`` is the best peer's median over ours: above 1 we are faster. Eager implementations
+    stand beside eager ones, and with ``compiled`` compiled beside compiled.
     """
     grouped: dict[tuple, list[Record]] = {}
     for record in records:
@@ -98,9 +101,11 @@ def pairs(records: Iterable[Record]) -> list[dict[str, Any]]:
         grouped.setdefault(key, []).append(record)
     found = []
     for same in grouped.values():
-        eager = [r for r in same if "compiled" not in r["implementation"]]
-        (ours,) = (r for r in eager if r["implementation"] == "gclib")
-        peers = [r for r in eager if r is not ours]
+        chosen = [r for r in same if r["implementation"].endswith(" compiled") == compiled]
+        if not chosen:
+            continue
+        (ours,) = (r for r in chosen if r["implementation"].startswith("gclib"))
+        peers = [r for r in chosen if r is not ours]
         if not peers:
             found.append({**ours, "peer": None, "ratio": None})
             continue
@@ -279,6 +284,9 @@ def as_markdown(runs: Mapping[str, Mapping[str, Any]]) -> str:
             lines += [f"Run `{name}`:", ""]
             lines += _table(["what", "target", "found", "met"], targets)
             lines += _bounds(found)
+    for name, run in runs.items():
+        if name.startswith("course"):
+            lines += [f"## The course, run `{name}`", "", *_how(run), *_course(run["records"])]
     networks = {name: run for name, run in runs.items() if name.startswith("networks")}
     for name, run in networks.items():
         lines += [f"## ResNet-50, run `{name}`", "", *_how(run)]
@@ -333,11 +341,79 @@ def as_markdown(runs: Mapping[str, Mapping[str, Any]]) -> str:
                 for r in rows[name]
             ],
         )
+        lines += _compiled(run["records"], rows[name])
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _course(records: list[Record]) -> list[str]:
+    """Whole processes: commands, notebooks and tests."""
+    lines = [
+        "Wall-clock seconds of whole processes, the start of Python included, and the memory of "
+        "the largest. Notebooks are the solutions, run from the first cell to the last; the tests "
+        "are the quick ones. A notebook may take 60 s and 2 GiB, all of them 10 minutes.",
+        "",
+    ]
+    lines += _table(
+        ["what", "s", "interval", "allowed", "met", "MiB"],
+        [
+            [
+                f"`{r['task']}`",
+                f"{r['median']:.3g}",
+                f"{r['low']:.3g} to {r['high']:.3g}" if r["rounds"] > 1 else "one run",
+                *(_allowed(r) if not r["task"].startswith("import") else ("", "")),
+                _mebibytes(r["peak"]),
+            ]
+            for r in records
+        ],
+    )
+    notebooks = [r["median"] for r in records if r["part"] == "notebooks"]
+    if notebooks:
+        lines += [f"All notebooks: {sum(notebooks):.0f} s.", ""]
+    return lines
+
+
+def _allowed(record: Record) -> tuple[str, str]:
+    seconds = SECONDS[record["part"]]
+    small = record["part"] != "notebooks" or (record["peak"] or 0) < 2**31
+    return f"{seconds:g} s", "yes" if record["median"] < seconds and small else "no"
+
+
+def _mebibytes(number: int | None) -> str:
+    return "" if number is None else f"{number / 2**20:.0f}"
+
+
+def _compiled(records: list[Record], eager: list[dict[str, Any]]) -> list[str]:
+    """Compiled blocks beside compiled peers, and over our eager block of the same run."""
+    rows = pairs(records, compiled=True)
+    if not rows:
+        return []
+    lines = ["Under `torch.compile`, where our blocks run the plain formula:", ""]
+    return lines + _table(
+        ["block", "shape", "", "mode", "compiled ms", "eager ms", "best compiled peer ms", "ratio"],
+        [
+            [
+                r["group"],
+                _shape(r),
+                f"{r['dtype']} {r['layout']}",
+                r["mode"],
+                _ms(r["median"]),
+                _ms(e["median"]),
+                f"{_ms(r['peer_median'])} ({r['peer'].removesuffix(' compiled')})"
+                if r["peer"]
+                else "none runs",
+                f"{r['ratio']:.2f}" if r["peer"] else "",
+            ]
+            for r, e in zip(rows, eager, strict=True)
+        ],
+    )
 
 
 def as_lines(what: str, records: list[Record]) -> list[str]:
     """A short table for the terminal."""
+    if what == "course":
+        return [
+            f"{r['task']:<50}{r['median']:8.2f} s  {_mebibytes(r['peak']):>6} MiB" for r in records
+        ]
     if what == "networks":
         return [
             f"{r['mode']:<10}{r['network']:<32}{_ms(r['median']):>8} ms  "

@@ -219,6 +219,11 @@ class _Sizes(TorchDispatchMode):
         super().__init__()
         self.largest = self.total = 0
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing here is compiled, and the guard against it imports the compiler: two seconds."""
+        return False
+
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
         for leaf in result if isinstance(result, (tuple, list)) else (result,):

@@ -87,6 +87,12 @@ def test_compiled_peers_do_not_stand_for_eager_ones():
     records = [record("gclib", 2), record("mmcv", 3), record("mmcv compiled", 1)]
     (pair,) = report.pairs(records)
     assert pair["ratio"] == pytest.approx(1.5)
+    records += [record("gclib compiled", 0.5), record("timm compiled", 0.8)]
+    (pair,) = report.pairs(records, compiled=True)
+    assert (pair["peer"], pair["ratio"]) == ("timm compiled", pytest.approx(1.6))
+    run = {"command": "c", "allocator": "default", "machine": {}, "records": records}
+    page = report.as_markdown({"blocks-cpu-default": run})
+    assert "| gc | 2×64×14×14 | fp32 nchw | forward | 0.5 | 2 | 0.8 (timm) | 1.60 |" in page
 
 
 @pytest.mark.parametrize(
