@@ -227,7 +227,10 @@ class AddFusion(nn.Module):
 
     def forward(self, x: Tensor, transformed: Tensor) -> Tensor:
         """Add ``(N, C, 1, ..., 1)`` to every position of ``(N, C, *positions)``."""
-        return x + transformed.to(x.dtype)
+        transformed = transformed.to(x.dtype)
+        if fast.usable(x) and fast.addition_wins(x, transformed):
+            return fast.add(x, transformed)
+        return x + transformed
 
 
 class ScaleFusion(nn.Module):
@@ -356,12 +359,16 @@ class ContextBlock(nn.Module):
 
     def _pool(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Context modelling, and the ``x`` for fusion: its own, or that of the faster form."""
-        part = self.context_modelling
-        if torch.is_grad_enabled() and type(self.fusion) in (AddFusion, ScaleFusion):
+        part, trains = self.context_modelling, torch.is_grad_enabled()
+        if type(self.fusion) in (AddFusion, ScaleFusion):
             if type(part) is AttentionPooling and type(part.key) is KeyLogits:
-                if fast.usable(x, part, part.key, self.fusion):
+                if trains and fast.usable(x, part, part.key, self.fusion):
                     return fast.attention_pooling(x, part.key.weight, part.key.bias)
-            elif type(part) is AveragePooling and fast.usable(x, part, self.fusion):
+            elif (
+                type(part) is AveragePooling
+                and fast.usable(x, part, self.fusion)
+                and (trains or fast.sums_by_product(x))
+            ):
                 x, context = fast.average_pooling(x)
                 return x, context, part.attention(x)
         context, attention = part(x)

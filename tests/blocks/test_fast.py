@@ -135,6 +135,42 @@ def test_derivatives_of_every_kind(name, small):
         assert torch.autograd.gradgradcheck(block, x, check_fwd_over_rev=True)
 
 
+@pytest.mark.parametrize("name", ["gc", "se", "att_scale"])
+def test_derivatives_of_channels_last_maps(name):
+    """Sums over positions are products there."""
+    block = make(name)
+    x = feature_map(batch=2).contiguous(memory_format=torch.channels_last).requires_grad_()
+    assert fast.sums_by_product(x)
+    assert torch.autograd.gradcheck(block, x, check_forward_ad=True, check_batched_grad=True)
+    assert torch.autograd.gradgradcheck(block, x, check_fwd_over_rev=True)
+
+
+@pytest.mark.parametrize("moving", ["x", "transformed"])
+def test_forward_mode_of_the_sum_through_either_part(moving):
+    parts = {"x": feature_map(), "transformed": feature_map()[..., :1, :1]}
+    tangent = torch.ones_like(parts[moving])
+    with torch.autograd.forward_ad.dual_level():
+        dual = parts | {moving: torch.autograd.forward_ad.make_dual(parts[moving], tangent)}
+        found = torch.autograd.forward_ad.unpack_dual(fast.add(*dual.values())).tangent
+    close(found, torch.ones_like(parts["x"]))
+
+
+def test_sums_by_product_of_empty_and_single_maps():
+    for shape in ((0, 3, 2, 2), (2, 1, 3, 3), (2, 3, 1, 1)):
+        x = torch.randn(shape).contiguous(memory_format=torch.channels_last).requires_grad_()
+        block = SEBlock(shape[1], ratio=1)
+        with torch.no_grad():
+            found = block(x)
+            with fast.plain_formulas():
+                close(found, block(x), equal_nan=True)
+        GCBlock(shape[1], ratio=1)(x).sum().backward()
+
+
+def test_float16_means_do_not_overflow():
+    x = torch.full((1, 8, 40, 50), 1000.0).half().contiguous(memory_format=torch.channels_last)
+    assert fast.average_pooling(x)[1].eq(1000).all()
+
+
 @pytest.mark.parametrize("name", BLOCKS)
 def test_gradients_of_single_examples(name, small):
     if name == "nl_batch":

@@ -6,7 +6,13 @@ knows no block, and imports torch alone.
 """
 
 from gclib.blocks.fast.choice import autocast, plain_formulas, usable
-from gclib.blocks.fast.framework import attention_pooling, average_pooling
+from gclib.blocks.fast.framework import (
+    add,
+    addition_wins,
+    attention_pooling,
+    average_pooling,
+    sums_by_product,
+)
 from gclib.blocks.fast.non_local import (
     association_wins,
     concat,
@@ -17,6 +23,8 @@ from gclib.blocks.fast.non_local import (
 )
 
 __all__ = [
+    "add",
+    "addition_wins",
     "association_wins",
     "attention_pooling",
     "autocast",
@@ -27,5 +35,6 @@ __all__ = [
     "softmax",
     "softmax_wins",
     "sorting_wins",
+    "sums_by_product",
     "usable",
 ]

@@ -44,6 +44,61 @@ def average_pooling(x: Tensor) -> tuple[Tensor, Tensor]:
     return _AveragePooling.apply(x)
 
 
+def sums_by_product(x: Tensor) -> bool:
+    """Whether :func:`position_sum` is faster than ``x.sum``: channels-last maps on a CPU.
+
+    There ``sum`` takes the time of two passes over ``x``, a product with ones that of one.
+    """
+    full = x.dtype in (torch.float32, torch.float64)
+    return x.device.type == "cpu" and full and x.dim() > 2 and _by_rows(_flat(x))
+
+
+def position_sum(x: Tensor) -> Tensor:
+    """Sum ``(N, C, *positions)`` over the positions to ``(N, C)``."""
+    features = _flat(x)
+    if not sums_by_product(x):
+        return features.sum(2)
+    ones = features.new_ones(1, 1, features.shape[2]).expand(len(x), -1, -1)
+    return torch.bmm(ones, features.transpose(1, 2)).squeeze(1)
+
+
+def _position_mean(x: Tensor) -> Tensor:
+    if sums_by_product(x):
+        return position_sum(x) / x.shape[2:].numel()
+    return _flat(x).mean(2)  # not from the sum, which may overflow in half precision
+
+
+def addition_wins(x: Tensor, transformed: Tensor) -> bool:
+    """Whether :func:`add` is faster than ``x + transformed``, or rather its gradient."""
+    one_for_all = transformed.shape == (*x.shape[:2], *[1] * (x.dim() - 2))
+    return one_for_all and transformed.requires_grad and sums_by_product(x)
+
+
+def add(x: Tensor, transformed: Tensor) -> Tensor:
+    """``x + transformed``, whose gradient for ``(N, C, 1, ..., 1)`` is a :func:`position_sum`."""
+    return _Add.apply(x, transformed)
+
+
+class _Add(Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x, transformed):
+        return x + transformed
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.shape = inputs[1].shape
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad, position_sum(grad).view(ctx.shape) if ctx.needs_input_grad[1] else None
+
+    @staticmethod
+    def jvp(ctx, tangent_x, tangent_transformed):
+        return tangent_x + tangent_transformed
+
+
 class _AttentionPooling(Function):
     generate_vmap_rule = True
 
@@ -115,7 +170,7 @@ class _AveragePooling(Function):
 
     @staticmethod
     def forward(x):
-        return x.view_as(x), x.flatten(2).mean(2)
+        return x.view_as(x), _position_mean(x)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -129,7 +184,7 @@ class _AveragePooling(Function):
 
     @staticmethod
     def jvp(ctx, tangent_x):
-        return tangent_x.view_as(tangent_x), _flat(tangent_x).mean(2)
+        return tangent_x.view_as(tangent_x), _position_mean(tangent_x)
 
 
 def _flat(x: Tensor) -> Tensor:
@@ -137,10 +192,15 @@ def _flat(x: Tensor) -> Tensor:
     return x.reshape(*x.shape[:2], x.shape[2:].numel())
 
 
+def _by_rows(features: Tensor) -> bool:
+    """Whether the channels of each position lie together, as in channels-last maps."""
+    return features.stride(1) < features.stride(2)
+
+
 def _add_product(x: Tensor, left: Tensor, right: Tensor) -> Tensor:
     """Return ``x`` (N, C, *positions) + the product of (N, K, C) and (N, K, L), in x's layout."""
     features = _flat(x)
-    if features.stride(1) < features.stride(2):  # channels last
+    if _by_rows(features):
         rows = torch.baddbmm(features.transpose(1, 2), right.transpose(1, 2), left)
         result = rows.transpose(1, 2)
     else:
