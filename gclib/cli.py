@@ -103,6 +103,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--part", nargs="+", choices=["commands", "notebooks", "tests"], help="of course; all"
     )
     command.add_argument("--rounds", type=int, default=7, metavar="N", help="default: 7")
+    command.add_argument(
+        "--shape", nargs="+", type=_shape, metavar="NxCxHxW", help="of blocks; default: the page's"
+    )
     command.add_argument("--quick", action="store_true", help="one small shape, to try the command")
     command.add_argument("--compiled", action="store_true", help="torch.compile as well")
     command.add_argument(
@@ -114,6 +117,16 @@ def build_parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(run=_bench)
     return parser
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    """``"8x256x56x56"``; the channels must allow the ratio of 16."""
+    sizes = text.split("x")
+    if len(sizes) != 4 or not all(size.isdigit() and int(size) for size in sizes):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected N, C, H, W like 8x256x56x56")
+    if int(sizes[1]) % 16:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a multiple of 16 channels")
+    return tuple(map(int, sizes))
 
 
 def _seeds(text: str) -> range:
@@ -380,7 +393,11 @@ def _bench(options: argparse.Namespace) -> int:
     how = {"device": options.device, "rounds": options.rounds}
     if options.what == "blocks":
         records = blocks.run(
-            groups=chosen, dtypes=dtypes, quick=options.quick, compiled=options.compiled, **how
+            groups=chosen,
+            dtypes=dtypes,
+            shapes=blocks.QUICK_SHAPES if options.quick else tuple(options.shape or ()),
+            compiled=options.compiled,
+            **how,
         )
     else:
         records = []
@@ -395,6 +412,7 @@ def _bench(options: argparse.Namespace) -> int:
                 **how,
             )
     parts = [*(options.block or []), options.device, report.allocator(), *(options.dtype or [])]
+    parts += ["x".join(map(str, shape)) for shape in options.shape or ()]
     parts += ["compiled"] * options.compiled
     return _bench_show(options, parts, records)
 

@@ -44,7 +44,11 @@ def _mmcv_gc(channels: int) -> nn.Module:
 def _timm_gc(channels: int) -> nn.Module:
     from timm.layers import GlobalContext
 
-    return GlobalContext(channels, fuse_add=True, fuse_scale=False, rd_ratio=1 / 16)
+    block = GlobalContext(channels, fuse_add=True, fuse_scale=False, rd_ratio=1 / 16)
+    for module in block.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.eps = 1e-5  # timm's 1e-6 is another function where few channels are hidden
+    return block
 
 
 def _timm_se(channels: int) -> nn.Module:

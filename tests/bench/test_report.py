@@ -201,6 +201,16 @@ def test_command_saves_page_data_and_figure(tmp_path, capsys):
     assert (tmp_path / "figures" / "performance.svg").stat().st_size > 1000
 
 
+def test_command_measures_a_shape_of_ones_own(capsys):
+    shape = ["--shape", "1x32x3x5"]
+    assert main(["bench", "blocks", "--block", "se", "--rounds", "1", "--json", *shape]) == 0
+    assert {tuple(r["shape"]) for r in json.loads(capsys.readouterr().out)} == {(1, 32, 3, 5)}
+    for wrong in ("1x32x3", "1x32x3x0", "axbxcxd", "1x20x3x3"):
+        with pytest.raises(SystemExit):
+            main(["bench", "blocks", "--shape", wrong])
+        assert f"{wrong!r}: expected" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
