@@ -12,7 +12,7 @@ import importlib.util
 import io
 import linecache
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -58,10 +58,20 @@ def load_notebook(path: Path) -> Work:
     Raises:
         UnreadableWork: the file is missing or not a notebook.
     """
-    work = Work(origin=path.name)
+    return load_cells(code_cells(path), path.name)
+
+
+def load_cells(cells: Iterable[tuple[str, bool, str]], origin: str) -> Work:
+    """:func:`load_notebook` for cells that were read before.
+
+    Args:
+        cells: label, whether it is an answer cell, and source of each code cell.
+        origin: where they come from, as shown to the student.
+    """
+    work = Work(origin=origin)
     # What functions see as their globals; it keeps __builtins__, which torch looks for in there.
     namespace: dict[str, Any] = {}
-    for label, is_answer, source in _code_cells(path):
+    for label, is_answer, source in cells:
         filename = f"<{label}>"
         linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
         try:
@@ -144,8 +154,12 @@ def check_one(work: Work, exercise: Exercise, seed: int = 0) -> Outcome:
     return Outcome(exercise, "passed", f"{exercise.id}: all visible checks passed")
 
 
-def _code_cells(path: Path) -> Iterator[tuple[str, bool, str]]:
-    """Label, whether it is an answer cell, and source of each code cell."""
+def code_cells(path: Path) -> Iterator[tuple[str, bool, str]]:
+    """Label, whether it is an answer cell, and source of each code cell of a notebook.
+
+    Raises:
+        UnreadableWork: the file is missing or not a notebook.
+    """
     for number, cell in enumerate(read_cells(path), start=1):
         if cell.get("cell_type") == "code":
             nbgrader = cell.get("metadata", {}).get("nbgrader", {})
