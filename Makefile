@@ -33,3 +33,4 @@ bench:
 	@$(PYTHON) -m gclib.install full
 	$(BIN)/gclib bench blocks --save docs
 	$(BIN)/gclib bench networks --save docs
+	$(BIN)/gclib bench course --save docs

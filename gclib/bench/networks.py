@@ -70,31 +70,36 @@ def run(
     x = x.contiguous(memory_format=layout)
     grad = torch.randn(examples, 1000, device=device, dtype=dtype)
     synchronise = torch.cuda.synchronize if device == "cuda" else lambda: None
-    records = []
+    records: list[dict[str, Any]] = []
     for mode, make in (("inference", _forward), ("training", _training)):
-        calls = {}
-        for name, network in networks.items():
-            calls[name] = make(network.train(mode == "training"), x, grad)
-        print(f"{mode}: {len(calls)} networks, {rounds} rounds", file=sys.stderr, flush=True)
-        seconds = time_rounds(calls, rounds, synchronise=synchronise, others=OtherLoad())
-        base = seconds["no block"]
-        for name, values in seconds.items():
-            ratios = [value / other for value, other in zip(values, base, strict=True)]
-            low, high = median_interval(ratios)
-            records.append(
-                {
-                    "network": name,
-                    "mode": mode,
-                    "device": device,
-                    "dtype": str(dtype).removeprefix("torch."),
-                    "layout": "nhwc" if channels_last else "nchw",
-                    "examples": examples,
-                    "size": size,
-                    "median": statistics.median(values),
-                    "ratio": statistics.median(ratios),
-                    "low": low,
-                    "high": high,
-                    "peak": _peak(calls[name], device),
-                }
-            )
+        calls = {
+            name: make(network.train(mode == "training"), x, grad)
+            for name, network in networks.items()
+        }
+        # Each group beside its own runs of the bare network: seconds later the machine may be busy.
+        for group in groups:
+            names = [name for name in calls if name.startswith(f"{group} · ")]
+            turns = {name: calls[name] for name in ("no block", *names)}
+            print(f"{mode}, {group}: {rounds} rounds", file=sys.stderr, flush=True)
+            seconds = time_rounds(turns, rounds, synchronise=synchronise, others=OtherLoad())
+            base = seconds["no block"]
+            for name in names if group != groups[0] else turns:
+                ratios = [a / b for a, b in zip(seconds[name], base, strict=True)]
+                low, high = median_interval(ratios)
+                records.append(
+                    {
+                        "network": name,
+                        "mode": mode,
+                        "device": device,
+                        "dtype": str(dtype).removeprefix("torch."),
+                        "layout": "nhwc" if channels_last else "nchw",
+                        "examples": examples,
+                        "size": size,
+                        "median": statistics.median(seconds[name]),
+                        "ratio": statistics.median(ratios),
+                        "low": low,
+                        "high": high,
+                        "peak": _peak(calls[name], device),
+                    }
+                )
     return records

@@ -483,9 +483,21 @@ def test_forms_are_chosen_by_size(used):
         (NonLocalBlock(8), 91, "softmax"),  # a map of 256 MiB
         (NonLocalBlock(8, instantiation="gaussian"), 91, None),
         (NonLocalBlock(8).bfloat16(), 8, "softmax"),
+        (NonLocalBlock(8, instantiation="gaussian").bfloat16(), 8, "softmax"),
     ):
         with torch.no_grad():
             block(torch.randn(1, block.in_channels, size, size).to(block.value.weight))
+        assert used == [form] * bool(form), (block, size)
+        used.clear()
+
+
+def test_half_precision_trains_without_the_map_where_it_is_large(used):
+    for block, size, form in (
+        (NonLocalBlock(8).bfloat16(), 8, None),
+        (NonLocalBlock(8).bfloat16(), 39, "softmax"),  # 1521² is above 2²¹
+        (NonLocalBlock(8, instantiation="gaussian").bfloat16(), 39, None),
+    ):
+        block(torch.randn(1, 8, size, size).bfloat16())
         assert used == [form] * bool(form), (block, size)
         used.clear()
 

@@ -140,17 +140,22 @@ def softmax_wins(query: Tensor, key: Tensor, value: Tensor) -> bool:
     """Whether :func:`softmax` beats the map and has the derivatives that may be wanted.
 
     For float32 that is a matter of memory: under 256 MiB of map its products are no faster, and
-    ``gaussian``, whose widths differ, is slower (docs/PERFORMANCE.md). Forward mode and
+    ``gaussian``, whose widths differ, is slower. In half precision its forward pass is always
+    faster, on a CPU its backward pass only for larger maps (docs/PERFORMANCE.md). Forward mode and
     ``torch.func`` need the plain formula.
     """
     if torch._C._are_functorch_transforms_active():
         return False
     if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in (query, key, value)):
         return False
-    if query.dtype in (torch.bfloat16, torch.float16):
-        return True
     numbers = query.shape[0] * query.shape[2] * key.shape[2]
-    return query.shape[1] == value.shape[1] and numbers >= _LARGE_MAP
+    same_width = query.shape[1] == value.shape[1]
+    if query.dtype in (torch.bfloat16, torch.float16):
+        trains = torch.is_grad_enabled() and any(t.requires_grad for t in (query, key, value))
+        if not trains or query.device.type != "cpu":
+            return True
+        return numbers >= (_LARGE_MAP // 32 if same_width else _LARGE_MAP)
+    return same_width and numbers >= _LARGE_MAP
 
 
 class _FirstOrder(Function):
