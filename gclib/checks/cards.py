@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import sys
+from collections.abc import Iterator
 
 from gclib.checks.outcome import CheckFailed, NotAttempted
 
@@ -29,11 +31,23 @@ def show_failed(error: CheckFailed) -> None:
     _show("not yet", f"{error.exercise}: {error.what}", error.details())
 
 
-def _show(kind: str, headline: str, details: list[tuple[str, str]]) -> None:
-    if not _in_notebook():
-        return
-    from IPython.display import display
+_collecting: list[dict[str, str]] | None = None
 
+
+@contextlib.contextmanager
+def collected() -> Iterator[list[dict[str, str]]]:
+    """Collect cards in place of showing them: text by MIME type, in order."""
+    global _collecting
+    before, _collecting = _collecting, []
+    try:
+        yield _collecting
+    finally:
+        _collecting = before
+
+
+def _show(kind: str, headline: str, details: list[tuple[str, str]]) -> None:
+    if _collecting is None and not _in_notebook():
+        return
     details = [(name, text) for name, text in details if text]
     plain = "\n".join([f"{kind}: {headline}", *(f"  {name}: {text}" for name, text in details)])
     rows = "".join(
@@ -49,7 +63,13 @@ def _show(kind: str, headline: str, details: list[tuple[str, str]]) -> None:
         f'<div style="border-left:5px solid {colour};padding:4px 10px;margin:2px 0">'
         f'<strong style="color:{colour}">{kind}</strong>&ensp;{html.escape(headline)}{table}</div>'
     )
-    display({"text/html": card, "text/plain": plain}, raw=True)
+    data = {"text/html": card, "text/plain": plain}
+    if _collecting is not None:
+        _collecting.append(data)
+        return
+    from IPython.display import display
+
+    display(data, raw=True)
 
 
 def _in_notebook() -> bool:

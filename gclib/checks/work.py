@@ -18,6 +18,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from gclib.checks.cards import collected as collected_cards
+from gclib.checks.cards import show_failed, show_not_attempted
 from gclib.checks.cells import UnreadableWork, parse_cell, read_cells, source_of
 from gclib.checks.exercise import Exercise, exercises_of
 from gclib.checks.outcome import CheckFailed, NotAttempted
@@ -42,11 +44,21 @@ class Work:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Verdict on one exercise: ``"passed"``, ``"failed"`` or ``"not attempted"``."""
+    """What a check said of one exercise.
+
+    Attributes:
+        exercise: the check.
+        verdict: ``"passed"``, ``"failed"`` or ``"not attempted"``.
+        message: the reason, in lines.
+        printed: the ``ok`` lines.
+        card: what a notebook shows below them, by MIME type.
+    """
 
     exercise: Exercise
     verdict: str
     message: str
+    printed: str = ""
+    card: dict[str, str] = field(default_factory=dict)
 
 
 def load_notebook(path: Path) -> Work:
@@ -135,23 +147,47 @@ def check_work(work: Work, checks: ModuleType, seed: int = 0) -> Iterator[Outcom
 
 
 def check_one(work: Work, exercise: Exercise, seed: int = 0) -> Outcome:
-    """Run one check; what it prints is swallowed, what it raises becomes the outcome."""
+    """Run one check; what it prints is kept, what it raises becomes the outcome."""
+    printed = io.StringIO()
+    kind = "hidden" if exercise.hidden else "visible"
+    verdict, message = "passed", f"{exercise.id}: all {kind} checks passed"
+    with contextlib.redirect_stdout(printed), collected_cards() as shown:
+        try:
+            _find_and_check(work, exercise, seed)
+        except NotAttempted as error:
+            verdict, message = "not attempted", str(error)
+            if exercise.needs not in work.definitions:
+                message = f"{exercise.id}: {work.origin} does not define {exercise.needs}"
+        except CheckFailed as error:
+            verdict, message = "failed", str(error)
+    return Outcome(exercise, verdict, message, printed.getvalue(), *shown[-1:])
+
+
+def _find_and_check(work: Work, exercise: Exercise, seed: int) -> None:
     implementation = work.definitions.get(exercise.needs)
-    if implementation is None:
-        label = work.names.get(exercise.needs, exercise.id)
-        if label in work.problems:
-            message = f"{exercise.id}: {work.problems[label]}"
-            return Outcome(exercise, "failed", message)
-        message = f"{exercise.id}: {work.origin} does not define {exercise.needs}"
-        return Outcome(exercise, "not attempted", message)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            exercise(implementation, seed)
-    except NotAttempted as error:
-        return Outcome(exercise, "not attempted", str(error))
-    except CheckFailed as error:
-        return Outcome(exercise, "failed", str(error))
-    return Outcome(exercise, "passed", f"{exercise.id}: all visible checks passed")
+    if implementation is not None:
+        exercise(implementation, seed)
+        return
+    label = work.names.get(exercise.needs, exercise.id)
+    if label in work.problems:
+        raise refuse(exercise, work.problems[label])
+    error = NotAttempted(exercise.id, exercise.needs)
+    show_not_attempted(error)
+    raise error
+
+
+def refuse(exercise: Exercise, problem: str) -> CheckFailed:
+    """Show and return the failure of an exercise whose cell cannot be read."""
+    failed = CheckFailed(
+        exercise.id,
+        "the cell can be run",
+        expected=f"a definition of {exercise.needs}",
+        got=problem,
+        cause="run the cell by itself: what does it say?",
+        look=exercise.look,
+    )
+    show_failed(failed)
+    return failed
 
 
 def code_cells(path: Path) -> Iterator[tuple[str, bool, str]]:
