@@ -49,22 +49,23 @@ def test_reference_passes(sandbox):
 def test_blank_and_wrong_and_broken_and_endless(sandbox):
     answers = references("01")
     names = list(answers)
-    answers[names[0]] = 'def similarity(*x):\n    raise NotImplementedError("your code here")'
     answers[names[1]] = apply(mutants("01")[names[1]][0].edits, answers[names[1]])
     answers[names[2]] = "def aggregate(:"
     needs = {e.id: e.needs for e in checks_of(CHAPTER)}
     answers[names[4]] = f"def {needs[names[4]]}(*a, **k):\n    while True:\n        pass\n"
-    answers[names[0]] = answers[names[0]].replace("similarity", needs[names[0]])
+    answers[names[6]] = (
+        f'def {needs[names[6]]}(*x):\n    raise NotImplementedError("your code here")'
+    )
     found = verdicts(sandbox, answers)
     said = {name: (v.verdict, v.message) for name, v in found.items()}
-    assert said[f"{names[0]}-visible"][0] == "not attempted"
+    assert said[f"{names[6]}-visible"][0] == "not attempted"
     assert said[f"{names[1]}-visible"][0] == "failed"
     assert said[f"{names[2]}-visible"][0] == "failed"
     broken = found[f"{names[2]}-visible"].outputs[0]["data"]["text/plain"]
     assert "SyntaxError" in broken
     assert said[f"{names[4]}-hidden"][0] == "failed"
     assert "endless loop" in found[f"{names[4]}-hidden"].outputs[0]["data"]["text/plain"]
-    assert said[f"{names[5]}-visible"][0] == "passed"
+    assert said[f"{names[0]}-visible"][0] == "passed"
 
 
 @needs_bubblewrap
