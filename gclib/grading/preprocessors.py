@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+from nbformat import from_dict
 from nbformat.v4 import new_markdown_cell
 from nbgrader import utils
 from nbgrader.nbgraderformat import MetadataValidator
 from nbgrader.preprocessors import ClearHiddenTests, NbGraderPreprocessor, OverwriteCells
+from traitlets import Unicode
 
 from gclib.checks.cells import read_cells, source_of
 from gclib.grading.notebooks import grade_metadata
@@ -97,6 +100,30 @@ def _place(nb, name: str) -> int:
         if cell.metadata.get("nbgrader", {}).get("grade_id") == exercise:
             return index + 1
     return len(nb.cells)
+
+
+class InsertVerdicts(NbGraderPreprocessor):
+    """Put verdicts in the place of what a kernel would print, for ``gclib grade``.
+
+    No other output is kept, so whatever the student's code would have printed earns nothing.
+    """
+
+    path = Unicode(help="the verdicts on this submission").tag(config=True)
+
+    def preprocess(self, nb, resources):
+        """Fill the check cells; a check without a verdict gets no points."""
+        kept = json.loads(Path(self.path).read_text(encoding="utf-8"))
+        outputs = {verdict["cell"]: verdict["outputs"] for verdict in kept["verdicts"]}
+        for cell in nb.cells:
+            if cell.cell_type != "code":
+                continue
+            cell.outputs, cell.execution_count = [], None
+            if utils.is_grade(cell) and not utils.is_solution(cell):
+                missing = {"ename": "NoVerdict", "evalue": "no such check", "traceback": []}
+                found = outputs.get(cell.metadata.nbgrader["grade_id"])
+                found = [{"output_type": "error", **missing}] if found is None else found
+                cell.outputs = [from_dict(output) for output in found]
+        return nb, resources
 
 
 class StderrToStdout(NbGraderPreprocessor):
