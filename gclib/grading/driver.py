@@ -26,7 +26,9 @@ from gclib import __version__
 from gclib.chapters import CHAPTERS, Chapter, find_chapter, repository
 from gclib.checks.cells import UnreadableWork
 from gclib.course import RELEASE
-from gclib.grading.generate import GenerationFailed, _load_config, _Messages, generate
+from gclib.grading.generate import GenerationFailed, Messages, generate, load_config
+from gclib.grading.sandbox.jail import NoSandbox, Sandbox, check_bubblewrap
+from gclib.grading.sandbox.visible import write_visible
 
 
 class CannotGrade(Exception):
@@ -141,6 +143,7 @@ def grade(
     *,
     workers: int = 2,
     again: bool = False,
+    unsafe: bool = False,
     progress: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
 ) -> list[Result]:
     """Grade every submission of a chapter.
@@ -150,6 +153,7 @@ def grade(
         chapter: the chapter.
         workers: submissions that are judged at a time.
         again: judge anew what was judged before; the verdicts are the same unless gclib changed.
+        unsafe: run the code as yourself, without a sandbox.
         progress: called with a line about each submission.
 
     Returns:
@@ -158,6 +162,11 @@ def grade(
     Raises:
         CannotGrade: before anything was graded.
     """
+    if not unsafe:
+        try:
+            check_bubblewrap()
+        except NoSandbox as error:
+            raise CannotGrade(str(error)) from None
     course.prepare()
     students = course.students(chapter)
     if not students:
@@ -165,7 +174,7 @@ def grade(
     course.back_up()
     begin, results = time.monotonic(), []
     total = len(students)
-    for result in _judged(course, chapter, students, workers, again):
+    for result in _judged(course, chapter, students, workers, again, unsafe):
         if not result.problem:
             result = _write(course, chapter, result)
         results.append(result)
@@ -176,7 +185,12 @@ def grade(
 
 
 def _judged(
-    course: Course, chapter: Chapter, students: list[str], workers: int, again: bool
+    course: Course,
+    chapter: Chapter,
+    students: list[str],
+    workers: int,
+    again: bool,
+    unsafe: bool,
 ) -> Iterator[Result]:
     """A result without points for each student, as their verdicts come in."""
     todo = []
@@ -195,14 +209,12 @@ def _judged(
     secret = course.secret()
     with tempfile.TemporaryDirectory(prefix="gclib-visible-") as visible:
         os.chmod(visible, 0o755)
-        from gclib.grading.sandbox.visible import write_visible
-
         write_visible(chapter, Path(visible))
         with ProcessPoolExecutor(
             min(workers, len(todo)),
             mp_context=get_context("spawn"),
             initializer=_start_checker,
-            initargs=(chapter.number, visible),
+            initargs=(chapter.number, visible, unsafe),
         ) as pool:
             waiting = {
                 pool.submit(
@@ -238,16 +250,14 @@ def _is_judged(course: Course, chapter: Chapter, student: str) -> bool:
 _checker: tuple | None = None  # chapter and sandbox of a checker's process
 
 
-def _start_checker(number: str, visible: str) -> None:
+def _start_checker(number: str, visible: str, unsafe: bool) -> None:
     global _checker
     import atexit
 
     import torch
 
-    from gclib.grading.sandbox.jail import Sandbox
-
     torch.set_num_threads(1)
-    sandbox = Sandbox(Path(visible))
+    sandbox = Sandbox(Path(visible), unsafe=unsafe)
     atexit.register(sandbox.close)
     _checker = find_chapter(number), sandbox
 
@@ -299,7 +309,7 @@ def _write(course: Course, chapter: Chapter, result: Result) -> Result:
 
     root = repository()
     config = Config()
-    config.merge(_load_config(root))
+    config.merge(load_config(root))
     config.CourseDirectory.root = str(course.folder)
     config.CourseDirectory.source_directory = str(root / "solutions")
     config.CourseDirectory.db_url = course.gradebook
@@ -312,7 +322,7 @@ def _write(course: Course, chapter: Chapter, result: Result) -> Result:
         InsertVerdicts if step is Execute else step for step in steps
     ]
     converter = Autograde(coursedir=CourseDirectory(config=config), config=config)
-    messages = _Messages()
+    messages = Messages()
     converter.log = messages.logger
     try:
         converter.start()

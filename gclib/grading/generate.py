@@ -51,7 +51,7 @@ def generate(root: Path, *, gradebook: str | None = None) -> list[Path]:
     """
     with tempfile.TemporaryDirectory(prefix="gclib-chapters-") as folder:
         stage = Path(folder)
-        config = _load_config(root)
+        config = load_config(root)
         for chapter in CHAPTERS:
             if not (root / "solutions" / chapter.notebook).is_file():
                 raise GenerationFailed(f"solutions/{chapter.notebook} is missing")
@@ -71,7 +71,8 @@ def generate(root: Path, *, gradebook: str | None = None) -> list[Path]:
         return _swap(stage / "chapters", root / "chapters")
 
 
-def _load_config(root: Path):
+def load_config(root: Path):
+    """The settings of ``nbgrader_config.py``."""
     from traitlets.config import PyFileConfigLoader
 
     try:
@@ -102,7 +103,7 @@ def _run_nbgrader(settings, stage: Path, assignment: str, gradebook: str | None)
         config.CourseDirectory.db_url = gradebook
     coursedir = CourseDirectory(config=config)
     converter = GenerateAssignment(coursedir=coursedir, config=config)
-    messages = _Messages()
+    messages = Messages()
     converter.log = messages.logger
     try:
         converter.start()
@@ -110,7 +111,7 @@ def _run_nbgrader(settings, stage: Path, assignment: str, gradebook: str | None)
         raise GenerationFailed(f"{assignment}: {messages.reason()}") from None
 
 
-class _Messages:
+class Messages:
     """Collect nbgrader's log, which says more than its exceptions."""
 
     def __init__(self) -> None:

@@ -9,11 +9,13 @@ from classroom import Classroom
 from mutants.answers import references
 from test_sandbox import needs_bubblewrap
 
-from gclib.chapters import find_chapter
+from gclib.chapters import find_chapter, repository
+from gclib.cli import main
 from gclib.grading.driver import CannotGrade, Course, grade
+from gclib.grading.sandbox import jail
 
 CHAPTER = find_chapter("00")
-pytestmark = needs_bubblewrap
+pytestmark = [needs_bubblewrap, pytest.mark.full]
 
 
 class Class(Classroom):
@@ -97,12 +99,27 @@ def test_what_cannot_be_graded_is_refused(tmp_path):
         grade(Course(tmp_path), CHAPTER)
 
 
-def test_a_new_gradebook_is_made(tmp_path):
-    room = Class(tmp_path / "made")
-    room.submit("ada", references("00"))
-    fresh = tmp_path / "fresh"
-    shutil.copytree(room.folder / "submitted", fresh / "submitted")
-    (result,) = grade(Course(fresh), CHAPTER, progress=lambda line: None)
-    assert result.points
-    assert (fresh / "gradebook.db").is_file()
-    assert not (fresh / "chapters").exists()
+def test_the_command_makes_a_gradebook_and_names_who_is_not_graded(tmp_path, capsys):
+    made = tmp_path / "submitted" / "ada" / CHAPTER.notebook
+    made.parent.mkdir(parents=True)
+    shutil.copy(repository() / "solutions" / CHAPTER.notebook, made)
+    command = ["grade", "00", "--course", str(tmp_path)]
+    assert main(command) == 0
+    said = capsys.readouterr()
+    assert "1/1 ada: " in said.err
+    assert "1 of 1 submissions are graded." in said.out
+    assert (tmp_path / "gradebook.db").is_file()
+    assert not (tmp_path / "chapters").exists()
+    first = json.loads(Course(tmp_path).verdicts("ada", CHAPTER).read_text())["verdicts"]
+    assert {verdict["verdict"] for verdict in first} == {"passed"}
+    made.write_text("{}")
+    assert main([*command, "--unsafe", "--workers", "1"]) == 1
+    assert "  ada: start.ipynb: not a notebook" in capsys.readouterr().out
+
+
+def test_without_a_sandbox_nothing_is_graded(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(jail, "bubblewrap", lambda visible: ["false"])
+    assert main(["grade", "00", "--course", str(tmp_path)]) == 2
+    assert "bubblewrap cannot make a sandbox here" in capsys.readouterr().err
+    assert main(["grade", "77", "--course", str(tmp_path)]) == 2
+    assert "there is no chapter" in capsys.readouterr().err

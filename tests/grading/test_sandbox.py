@@ -151,6 +151,7 @@ def test_references_pass_every_check(chapter, sandboxes):
 
 
 @needs_bubblewrap
+@pytest.mark.full
 def test_solution_notebooks_pass_every_check(sandboxes):
     for chapter in CHAPTERS:
         cells = list(code_cells(repository() / "solutions" / chapter.notebook))
@@ -161,6 +162,7 @@ def test_solution_notebooks_pass_every_check(sandboxes):
 
 
 @needs_bubblewrap
+@pytest.mark.full
 @pytest.mark.parametrize("chapter", [chapter.number for chapter in CHAPTERS])
 def test_first_mutants_get_the_verdicts_and_words_of_ones_own_process(chapter, sandboxes):
     answers = references(chapter)
@@ -265,6 +267,7 @@ class TestNothingToSteal:
 
 
 @needs_bubblewrap
+@pytest.mark.full
 class TestNothingToBreak:
     """After each, the next student gets a working process."""
 
@@ -396,3 +399,35 @@ def test_visible_parts_import_nothing_that_is_missing(tmp_path):
             text=True,
         )
         assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.full
+def test_unsafe_kills_only_what_it_started(tmp_path):
+    import subprocess
+    import sys
+
+    write_visible(find_chapter("01"), tmp_path)
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        with Sandbox(tmp_path, Limits(call_seconds=2, seconds=9), unsafe=True) as sandbox:
+            assert probe(sandbox, "return 41 + 1") == 42
+            assert "more than 2 s" in message(sandbox, "while True:\n    pass")
+            assert "ended its process" in message(sandbox, "os._exit(3)")
+            assert probe(sandbox, "return 41 + 1") == 42
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_a_worker_that_is_not_alone_refuses_to_be_told_so():
+    import subprocess
+    import sys
+
+    from gclib.grading.sandbox import worker
+
+    assert not worker.is_alone()
+    command = [sys.executable, "-m", "gclib.grading.sandbox.worker", "0", "alone"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "not in a sandbox of its own" in done.stderr

@@ -1,7 +1,7 @@
 """What runs inside of a sandbox: a process that has imported torch, and its children.
 
-``python -m gclib.grading.sandbox.worker N`` serves the control socket of file descriptor N. It
-never runs a student's code; for each student it forks a child, which has the definitions and
+``python -m gclib.grading.sandbox.worker N alone`` serves the control socket of file descriptor N.
+It never runs a student's code; for each student it forks a child, which has the definitions and
 answers calls on a socket of its own. Whoever controls the child controls its answers, so the grader
 believes none of them: it sends inputs, gets tensors, and judges.
 """
@@ -39,8 +39,15 @@ _PR_SET_DUMPABLE = 4
 _MESSAGES = 4096  # characters of a student's error that are passed on
 
 
-def serve_control(number: int) -> None:
-    """Obey the grader: ``F`` with a socket forks a child for it, ``K`` kills all there are."""
+def serve_control(number: int, alone: bool) -> None:
+    """Obey the grader: ``F`` with a socket forks a child for it, ``K`` kills all there are.
+
+    Args:
+        number: the file descriptor of the socket.
+        alone: this process and its children are the only ones it can see. If not, only what is in
+            the child's session is killed.
+    """
+    child = 0
     control = socket.socket(fileno=number)
     with contextlib.suppress(OSError, AttributeError):
         # No child may look into this process or take its socket.
@@ -50,12 +57,21 @@ def serve_control(number: int) -> None:
         order, attached, _, _ = control.recvmsg(1, socket.CMSG_LEN(4))
         if not order:
             return
-        _kill_others()
+        if alone:
+            _kill_others()
+        elif child:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            child = 0
         if order == b"F":
             numbers = array.array("i")
             numbers.frombytes(attached[0][2][:4])
-            if os.fork() == 0:
+            child = os.fork()
+            if child == 0:
                 _be_child(control, numbers[0])
+            with contextlib.suppress(OSError):  # the child does the same; who is first, wins
+                os.setpgid(child, child)
             os.close(numbers[0])
         control.sendall(b"A")
 
@@ -78,6 +94,8 @@ def _be_child(control: socket.socket, number: int) -> None:
     status = 1
     try:
         control.close()
+        with contextlib.suppress(OSError):
+            os.setpgid(0, 0)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         serve(number)
         status = 0
@@ -211,12 +229,27 @@ def _failure(error: StudentError) -> dict[str, Any]:
     }
 
 
+def is_alone() -> bool:
+    """Whether bubblewrap is the first process that this one can see.
+
+    Only then may it kill all others: anywhere else those are the user's.
+    """
+    try:
+        with open("/proc/1/comm", encoding="ascii") as file:
+            return file.read().strip() == "bwrap" and os.getppid() <= 1
+    except OSError:
+        return False
+
+
 def main() -> None:
-    """Serve the control socket whose number is the argument."""
+    """Serve the control socket whose number is the first argument."""
+    alone = sys.argv[2] == "alone"
+    if alone and not is_alone():
+        sys.exit("not in a sandbox of its own")
     torch.set_num_threads(1)  # a pool of threads would not survive the fork
     torch.set_num_interop_threads(1)
     torch.zeros(1, requires_grad=True).sum()  # first calls are slow; no backward: it makes threads
-    serve_control(int(sys.argv[1]))
+    serve_control(int(sys.argv[1]), alone)
 
 
 if __name__ == "__main__":
