@@ -235,8 +235,19 @@ def _bounds(rows: list[dict[str, Any]]) -> list[str]:
         and (r["dtype"], r["layout"]) == ("fp32", "nchw")
         and r["shape"][2] * r["shape"][3] >= 2 * r["shape"][1]
     ]
+    groups = {r["group"] for r in rows}
+    if "nl_concat" in groups:
+        lines.append(
+            "Concat NL: by sorting, nearly all that is left is its four convolutions, which the "
+            "peers compute as well; so the more positions beside channels, the larger the gain."
+        )
+    if groups & {"nl_embedded_gaussian", "nl_gaussian"} and not any(r.get("slower") for r in rows):
+        lines.append(
+            "The Gaussians do the same products as the peers. Ratios of one run differ from 1 by a "
+            "tenth or more to both sides; in no cell are the intervals of the medians apart."
+        )
     if not found:
-        return [*lines, ""] if lines else []
+        return [line for text in lines for line in (text, "")]
     return [
         f"A GC or SNL block exactly at the floor would be faster than the best peer by "
         f"{' and '.join(found)} here (fp32, geometric means); the targets were set with an older "
