@@ -11,7 +11,8 @@ from test_sandbox import needs_bubblewrap
 
 from gclib.chapters import find_chapter, repository
 from gclib.cli import main
-from gclib.grading.driver import CannotGrade, Course, grade
+from gclib.grading.classroom import CannotGrade, Course
+from gclib.grading.driver import grade
 from gclib.grading.sandbox import jail
 
 CHAPTER = find_chapter("00")

@@ -16,12 +16,19 @@ from gclib.checks.exercise import exercises_of
 from gclib.checks.handle import Opaque, StudentError
 from gclib.checks.work import Work, check_one, code_cells
 from gclib.grading.sandbox import wire
-from gclib.grading.sandbox.jail import Limits, NoSandbox, Sandbox
+from gclib.grading.sandbox.jail import Limits, NoSandbox, Sandbox, check_bubblewrap
 from gclib.grading.sandbox.visible import write_visible
 
-needs_bubblewrap = pytest.mark.skipif(
-    shutil.which("bwrap") is None, reason="bubblewrap is not installed"
-)
+
+def _why_no_sandbox():
+    try:
+        check_bubblewrap()
+    except NoSandbox as error:
+        return str(error)
+    return ""
+
+
+needs_bubblewrap = pytest.mark.skipif(bool(_why_no_sandbox()), reason=_why_no_sandbox())
 
 
 class TestWire:
