@@ -1,31 +1,53 @@
-"""The folder of a class: submissions, gradebook, verdicts, feedback, and the course's secret."""
+"""The folder of a class: submissions, gradebook, verdicts, feedback, and the course's secret.
+
+```
+DIR/                                   mode 0700, outside of the repository
+  submitted/STUDENT/01_non_local/non_local.ipynb    as handed in; nothing here is ever changed
+  verdicts/01_non_local/STUDENT.json   what the checks said (gclib.grading.verdicts)
+  autograded/STUDENT/01_non_local/     the notebook to look at, made harmless
+  feedback/STUDENT/01_non_local/       the page to return
+  reports/  exports/  backups/         of the class, for the LMS, of the gradebook
+  gradebook.db  course.json  secret  nbgrader_config.py
+```
+"""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import hmac
+import json
 import os
+import re
 import secrets
 import shutil
 import sqlite3
+import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from gclib.chapters import CHAPTERS, Chapter, repository
 from gclib.grading.generate import GenerationFailed, generate
 
+# What nbgrader, file systems and spreadsheets take as a name. nbgrader reads an id as a pattern.
+STUDENT_ID = re.compile(r"[\w@][\w@. -]{0,99}")
 
-class CannotGrade(Exception):
-    """Nothing was graded; ``str()`` says why and what to do."""
+
+class CourseError(Exception):
+    """The command did nothing; ``str()`` says why and what to do."""
 
 
 @dataclass
 class Course:
-    """A folder that holds what belongs to a class and to nobody else (mode 0700).
+    """A folder that holds what belongs to a class and to nobody else.
 
     Attributes:
-        folder: with ``submitted/STUDENT/CHAPTER/NAME.ipynb``.
-        gradebook: URL; default: ``gradebook.db`` in the folder.
+        folder: of the class.
+        gradebook: URL; default: what was named when the class was set up, or else ``gradebook.db``
+            in the folder.
     """
 
     folder: Path
@@ -33,20 +55,26 @@ class Course:
 
     def __post_init__(self) -> None:
         self.folder = self.folder.resolve()
-        self.gradebook = self.gradebook or f"sqlite:///{self.folder / 'gradebook.db'}"
+        known = self._settings().get("gradebook", "")
+        if known and self.gradebook and self.gradebook != known:
+            raise CourseError(
+                f"the grades of {self.folder} are in {_without_password(known)}; leave --gradebook "
+                "out, or name another folder"
+            )
+        self.gradebook = self.gradebook or known or f"sqlite:///{self.folder / 'gradebook.db'}"
 
     def prepare(self) -> None:
         """Close the folder to others, and register the chapters in a new gradebook.
 
         Raises:
-            CannotGrade: there is no such folder, or the gradebook cannot be made.
+            CourseError: there is no such folder, it lies in the repository, or the gradebook
+                cannot be made.
         """
-        if not self.folder.is_dir():
-            raise CannotGrade(f"{self.folder}: no such folder; make it, with submitted/ inside")
+        root = self.require()
         self.folder.chmod(0o700)
-        root = repository()
-        if root is None:
-            raise CannotGrade("the chapters are not here: run this in a clone of the course")
+        if not self._settings():
+            self.replace_file(self.folder / "course.json", json.dumps({"gradebook": self.gradebook}))
+        self._write_config(root)
         if self._is_registered():
             return
         with tempfile.TemporaryDirectory() as stage:
@@ -55,7 +83,50 @@ class Course:
             try:
                 generate(Path(stage), gradebook=self.gradebook)
             except GenerationFailed as error:
-                raise CannotGrade(f"the gradebook cannot be made: {error}") from None
+                raise CourseError(f"the gradebook cannot be made: {error}") from None
+
+    def require(self) -> Path:
+        """The repository, once it is sure that this is a folder of a class.
+
+        Raises:
+            CourseError: there is no such folder, or it lies in the repository.
+        """
+        root = repository()
+        if root is None or not (root / "solutions").is_dir():
+            raise CourseError("solutions/ is not here: run this in a whole clone of the course")
+        if not self.folder.is_dir():
+            raise CourseError(f"{self.folder}: no such folder; make it with mkdir")
+        if self.folder == root or root in self.folder.parents:
+            raise CourseError(
+                f"{self.folder} lies in the repository, where students' work could be committed; "
+                "choose a folder outside of it"
+            )
+        return root
+
+    def _settings(self) -> dict:
+        try:
+            found = json.loads((self.folder / "course.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def _write_config(self, root: Path) -> None:
+        """For nbgrader's own programs (formgrader, export), started in the folder."""
+        text = (
+            '"""Written by gclib: the settings of the course, for nbgrader started here."""\n\n'
+            "import json\nfrom pathlib import Path\n\n"
+            f"load_subconfig('nbgrader_config.py', path={str(root)!r})\n"
+            "c = get_config()\n"
+            "c.CourseDirectory.root = str(Path(__file__).parent)\n"
+            f"c.CourseDirectory.source_directory = {str(root / 'solutions')!r}\n"
+            f"c.CourseDirectory.release_directory = {str(root / 'chapters')!r}\n"
+            "c.CourseDirectory.db_url = json.loads(\n"
+            "    Path(__file__).with_name('course.json').read_text(encoding='utf-8')\n"
+            ")['gradebook']\n"
+        )
+        path = self.folder / "nbgrader_config.py"
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            self.replace_file(path, text)
 
     def _is_registered(self) -> bool:
         from nbgrader.api import Gradebook
@@ -64,23 +135,50 @@ class Course:
             path = Path(self.gradebook.removeprefix("sqlite:///"))
             if not path.is_file():
                 return False
-        with Gradebook(self.gradebook) as book:
-            known = {assignment.name for assignment in book.assignments}
+        try:
+            with Gradebook(self.gradebook) as book:
+                known = {assignment.name for assignment in book.assignments}
+        except Exception as error:
+            said = " ".join(str(error).split())[:300]
+            raise CourseError(
+                f"the gradebook {_without_password(self.gradebook)} cannot be opened: {said}"
+            ) from None
         return known >= {chapter.folder for chapter in CHAPTERS}
 
     def secret(self) -> bytes:
-        """The secret of the course, made once; seeds of hidden checks follow from it."""
+        """The secret of the course, made once; seeds and aliases follow from it."""
         path = self.folder / "secret"
         if not path.is_file():
-            number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with open(number, "w", encoding="ascii") as file:
-                file.write(secrets.token_hex(32))
-        return bytes.fromhex(path.read_text(encoding="ascii"))
+            with contextlib.suppress(FileExistsError):
+                partial = path.with_name(f".secret.{os.getpid()}")
+                number = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+                with open(number, "w", encoding="ascii") as file:
+                    file.write(secrets.token_hex(32))
+                    file.flush()
+                    os.fsync(file.fileno())
+                try:
+                    os.link(partial, path)  # whole, and never over another one
+                finally:
+                    os.unlink(partial)
+        try:
+            return bytes.fromhex(path.read_text(encoding="ascii"))
+        except ValueError:
+            raise CourseError(f"{path} is damaged: restore it, hidden seeds follow from it") from None
 
-    def students(self, chapter: Chapter) -> list[str]:
-        """Students who handed in a folder for the chapter, in order."""
+    def alias(self, student: str) -> str:
+        """Eight letters that stand for a student in logs; :meth:`students` finds who it is."""
+        return hmac.digest(self.secret(), f"student:{student}".encode(), "sha256")[:4].hex()
+
+    def students(self, chapter: Chapter | None = None) -> list[str]:
+        """Students who handed in a folder for the chapter (default: for any), in order."""
         submitted = self.folder / "submitted"
-        return sorted(path.parent.name for path in submitted.glob(f"*/{chapter.folder}"))
+        pattern = f"*/{chapter.folder}" if chapter else "*/*"
+        found = {path.parent.name for path in submitted.glob(pattern) if path.is_dir()}
+        return sorted(name for name in found if not name.startswith("."))
+
+    def submission(self, student: str, chapter: Chapter) -> Path:
+        """The folder of what a student handed in."""
+        return self.folder / "submitted" / student / chapter.folder
 
     def notebook(self, student: str, chapter: Chapter) -> Path:
         """Where a student's notebook should be."""
@@ -90,24 +188,83 @@ class Course:
         """Where the verdicts on it are kept."""
         return self.folder / "verdicts" / chapter.folder / f"{student}.json"
 
+    def graded(self, student: str, chapter: Chapter) -> Path:
+        """The graded notebook to look at."""
+        return self.folder / "autograded" / student / chapter.notebook
+
+    def feedback(self, student: str, chapter: Chapter) -> Path:
+        """The page to return."""
+        return (self.folder / "feedback" / student / chapter.notebook).with_suffix(".html")
+
     def back_up(self) -> Path | None:
-        """Copy the gradebook, if it is a file; where to."""
-        path = Path(self.gradebook.removeprefix("sqlite:///"))
-        if not self.gradebook.startswith("sqlite:///") or not path.is_file():
-            return None
-        copy = self.folder / "backups" / time.strftime("gradebook-%Y-%m-%d-%H%M%S.db")
-        copy.parent.mkdir(exist_ok=True)
-        with sqlite3.connect(path) as book, sqlite3.connect(copy) as target:
-            book.backup(target)  # whole, even while somebody writes
+        """Copy the gradebook to ``backups/``; where to, or None where there is none yet.
+
+        Raises:
+            CourseError: it cannot be copied.
+        """
+        name = time.strftime("gradebook-%Y-%m-%d-%H%M%S")
+        folder = self.folder / "backups"
+        folder.mkdir(exist_ok=True)
+        if self.gradebook.startswith("sqlite:///"):
+            path = Path(self.gradebook.removeprefix("sqlite:///"))
+            if not path.is_file():
+                return None
+            copy, partial = folder / f"{name}.db", folder / f".{name}.partial"
+            with contextlib.closing(sqlite3.connect(path)) as book:
+                with contextlib.closing(sqlite3.connect(partial)) as target:
+                    book.backup(target)  # whole, even while somebody writes
+            os.replace(partial, copy)
+            return copy
+        return self._dump(folder / f"{name}.dump")
+
+    def _dump(self, copy: Path) -> Path:
+        """Copy a gradebook on a PostgreSQL server."""
+        program = shutil.which("pg_dump")
+        if program is None:
+            raise CourseError(
+                "pg_dump is missing, so the gradebook cannot be backed up; install PostgreSQL's "
+                "client (Debian: apt install postgresql-client)"
+            )
+        url = re.sub(r"^postgresql\+\w+", "postgresql", self.gradebook)
+        partial = copy.with_name(f".{copy.name}.partial")
+        command = [program, "--format=custom", f"--file={partial}", f"--dbname={url}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            partial.unlink(missing_ok=True)
+            raise CourseError(f"the gradebook cannot be backed up: {done.stderr.strip()[:300]}")
+        os.replace(partial, copy)
         return copy
 
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the folder, so that two commands that write do not meet.
 
-def replace_file(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with open(partial, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+        Raises:
+            CourseError: another one is running.
+        """
+        with open(self.folder / ".lock", "w", encoding="ascii") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise CourseError(f"another gclib command is at work in {self.folder}") from None
+            yield
+
+    @staticmethod
+    def replace_file(path: Path, content: str | bytes) -> None:
+        """Write a file whole or not at all; for its owner alone."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        content = content.encode() if isinstance(content, str) else content
+        try:
+            number = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with open(number, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def _without_password(url: str) -> str:
+    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url)

@@ -24,7 +24,7 @@ from gclib import __version__
 from gclib.chapters import Chapter, find_chapter, repository
 from gclib.checks.cells import UnreadableWork
 from gclib.course import RELEASE
-from gclib.grading.classroom import CannotGrade, Course, replace_file
+from gclib.grading.classroom import CourseError, Course, replace_file
 from gclib.grading.generate import Messages, load_config
 from gclib.grading.sandbox.jail import NoSandbox, Sandbox, check_bubblewrap
 from gclib.grading.sandbox.visible import write_visible
@@ -70,17 +70,17 @@ def grade(
         A result for each student, graded or with the reason why not.
 
     Raises:
-        CannotGrade: before anything was graded.
+        CourseError: before anything was graded.
     """
     if not unsafe:
         try:
             check_bubblewrap()
         except NoSandbox as error:
-            raise CannotGrade(str(error)) from None
+            raise CourseError(str(error)) from None
     course.prepare()
     students = course.students(chapter)
     if not students:
-        raise CannotGrade(f"submitted/*/{chapter.folder} is empty: nobody has handed in")
+        raise CourseError(f"submitted/*/{chapter.folder} is empty: nobody has handed in")
     course.back_up()
     begin, results = time.monotonic(), []
     total = len(students)
@@ -140,7 +140,7 @@ def _judged(
                 try:
                     problem = done.result()
                 except BrokenProcessPool as error:
-                    raise CannotGrade(f"a checker ended: {error}; grade again to go on") from None
+                    raise CourseError(f"a checker ended: {error}; grade again to go on") from None
                 except Exception as error:
                     problem = f"{type(error).__name__}: {error}"
                 yield Result(student, problem=problem)

@@ -11,7 +11,7 @@ from test_sandbox import needs_bubblewrap
 
 from gclib.chapters import find_chapter, repository
 from gclib.cli import main
-from gclib.grading.classroom import CannotGrade, Course
+from gclib.grading.classroom import CourseError, Course
 from gclib.grading.driver import grade
 from gclib.grading.sandbox import jail
 
@@ -94,9 +94,9 @@ def test_points_given_by_hand_stay(room):
 
 
 def test_what_cannot_be_graded_is_refused(tmp_path):
-    with pytest.raises(CannotGrade, match="no such folder"):
+    with pytest.raises(CourseError, match="no such folder"):
         grade(Course(tmp_path / "none"), CHAPTER)
-    with pytest.raises(CannotGrade, match="nobody has handed in"):
+    with pytest.raises(CourseError, match="nobody has handed in"):
         grade(Course(tmp_path), CHAPTER)
 
 
