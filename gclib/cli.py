@@ -110,6 +110,9 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--shape", nargs="+", type=_shape, metavar="NxCxHxW", help="of blocks; default: the page's"
     )
+    command.add_argument(
+        "--examples", type=int, metavar="N", help="of networks; default: 4, on a GPU 64"
+    )
     command.add_argument("--quick", action="store_true", help="one small shape, to try the command")
     command.add_argument("--compiled", action="store_true", help="torch.compile as well")
     command.add_argument(
@@ -373,8 +376,10 @@ def _ledger(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    if options.rounds < 1:
-        return _fail(f"--rounds {options.rounds}: expected at least 1")
+    for name in ("rounds", "examples"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            return _fail(f"--{name} {value}: expected at least 1")
     if options.what == "course":
         return _bench_course(options)
     import torch
@@ -405,7 +410,8 @@ def _bench(options: argparse.Namespace) -> int:
         )
     else:
         records = []
-        sizes = {"examples": 1, "size": 64} if options.quick else {}
+        examples = options.examples or (64 if options.device == "cuda" else 4)
+        sizes = {"examples": 1, "size": 64} if options.quick else {"examples": examples}
         groups = tuple(name for name in networks.GROUPS if name in chosen)
         for dtype in dtypes:
             records += networks.run(
