@@ -1,4 +1,4 @@
-"""Create ``.venv`` and install the course into it: ``python -m gclib.install [course|test|full]``.
+"""Create ``.venv`` and install the course: ``python -m gclib.install [course|grade|test|full]``.
 
 Runs on a bare Python, so it imports nothing but the standard library. Safe to run again at any
 time, after an interruption too; does nothing when all is installed.
@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 OLDEST, FIRST_UNTESTED = (3, 10), (3, 14)
-EXTRAS = {"course": "course", "test": "test", "full": "test,peers"}
+EXTRAS = {"course": "course", "grade": "course,grade", "test": "test", "full": "test,peers"}
 ROOT = Path(__file__).resolve().parents[1]
 
 

@@ -50,8 +50,14 @@ def names(requirements):
 # environment.yml and pyproject.toml
 
 
+def wanted_by_a_course(project):
+    """What students and instructors install."""
+    extras = project["optional-dependencies"]
+    return project["dependencies"] + extras["course"] + extras["grade"]
+
+
 def test_environment_has_the_ranges_of_the_project(project, conda):
-    of_project = ranges(project["dependencies"] + project["optional-dependencies"]["course"])
+    of_project = ranges(wanted_by_a_course(project))
     of_conda = ranges(one for one in conda[1] if not one.startswith("-"))
     assert of_conda == of_project
 
@@ -66,7 +72,7 @@ def test_environment_installs_the_course_itself_last(conda):
 
 
 def test_every_range_has_both_ends(project):
-    for requirement in project["dependencies"] + project["optional-dependencies"]["course"]:
+    for requirement in wanted_by_a_course(project):
         operators = {one.operator for one in Requirement(requirement).specifier}
         assert operators == {">=", "<"}, requirement
 
