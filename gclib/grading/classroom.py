@@ -21,23 +21,25 @@ import os
 import re
 import secrets
 import shutil
-import sqlite3
-import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from gclib.chapters import CHAPTERS, Chapter, repository
 from gclib.grading.generate import GenerationFailed, generate
+from gclib.grading.gradebook import (
+    CourseError,
+    copy,
+    registered,
+    same_place,
+    sqlite_file,
+    without_password,
+)
 
 # What nbgrader, file systems and spreadsheets take as a name. nbgrader reads an id as a pattern.
 STUDENT_ID = re.compile(r"[\w@][\w@. -]{0,99}")
-
-
-class CourseError(Exception):
-    """The command did nothing; ``str()`` says why and what to do."""
 
 
 @dataclass
@@ -56,9 +58,9 @@ class Course:
     def __post_init__(self) -> None:
         self.folder = self.folder.resolve()
         known = self._settings().get("gradebook", "")
-        if known and self.gradebook and self.gradebook != known:
+        if known and self.gradebook and not same_place(known, self.gradebook):
             raise CourseError(
-                f"the grades of {self.folder} are in {_without_password(known)}; leave --gradebook "
+                f"the grades of {self.folder} are in {without_password(known)}; leave --gradebook "
                 "out, or name another folder"
             )
         self.gradebook = self.gradebook or known or f"sqlite:///{self.folder / 'gradebook.db'}"
@@ -72,10 +74,13 @@ class Course:
         """
         root = self.require()
         self.folder.chmod(0o700)
-        if not self._settings():
-            self.replace_file(self.folder / "course.json", json.dumps({"gradebook": self.gradebook}))
+        is_complete = self._is_registered()  # an address that does not work is not kept
+        if self._settings().get("gradebook") != self.gradebook:
+            self.replace_file(
+                self.folder / "course.json", json.dumps({"gradebook": self.gradebook})
+            )
         self._write_config(root)
-        if self._is_registered():
+        if is_complete:
             return
         with tempfile.TemporaryDirectory() as stage:
             shutil.copytree(root / "solutions", Path(stage, "solutions"))
@@ -129,21 +134,8 @@ class Course:
             self.replace_file(path, text)
 
     def _is_registered(self) -> bool:
-        from nbgrader.api import Gradebook
-
-        if self.gradebook.startswith("sqlite:///"):
-            path = Path(self.gradebook.removeprefix("sqlite:///"))
-            if not path.is_file():
-                return False
-        try:
-            with Gradebook(self.gradebook) as book:
-                known = {assignment.name for assignment in book.assignments}
-        except Exception as error:
-            said = " ".join(str(error).split())[:300]
-            raise CourseError(
-                f"the gradebook {_without_password(self.gradebook)} cannot be opened: {said}"
-            ) from None
-        return known >= {chapter.folder for chapter in CHAPTERS}
+        """Whether all chapters are in the gradebook; the first contact with its server, too."""
+        return registered(self.gradebook) >= {chapter.folder for chapter in CHAPTERS}
 
     def secret(self) -> bytes:
         """The secret of the course, made once; seeds and aliases follow from it."""
@@ -163,7 +155,9 @@ class Course:
         try:
             return bytes.fromhex(path.read_text(encoding="ascii"))
         except ValueError:
-            raise CourseError(f"{path} is damaged: restore it, hidden seeds follow from it") from None
+            raise CourseError(
+                f"{path} is damaged: restore it, hidden seeds follow from it"
+            ) from None
 
     def alias(self, student: str) -> str:
         """Eight letters that stand for a student in logs; :meth:`students` finds who it is."""
@@ -202,38 +196,14 @@ class Course:
         Raises:
             CourseError: it cannot be copied.
         """
-        name = time.strftime("gradebook-%Y-%m-%d-%H%M%S")
-        folder = self.folder / "backups"
-        folder.mkdir(exist_ok=True)
-        if self.gradebook.startswith("sqlite:///"):
-            path = Path(self.gradebook.removeprefix("sqlite:///"))
-            if not path.is_file():
-                return None
-            copy, partial = folder / f"{name}.db", folder / f".{name}.partial"
-            with contextlib.closing(sqlite3.connect(path)) as book:
-                with contextlib.closing(sqlite3.connect(partial)) as target:
-                    book.backup(target)  # whole, even while somebody writes
-            os.replace(partial, copy)
-            return copy
-        return self._dump(folder / f"{name}.dump")
-
-    def _dump(self, copy: Path) -> Path:
-        """Copy a gradebook on a PostgreSQL server."""
-        program = shutil.which("pg_dump")
-        if program is None:
-            raise CourseError(
-                "pg_dump is missing, so the gradebook cannot be backed up; install PostgreSQL's "
-                "client (Debian: apt install postgresql-client)"
-            )
-        url = re.sub(r"^postgresql\+\w+", "postgresql", self.gradebook)
-        partial = copy.with_name(f".{copy.name}.partial")
-        command = [program, "--format=custom", f"--file={partial}", f"--dbname={url}"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            partial.unlink(missing_ok=True)
-            raise CourseError(f"the gradebook cannot be backed up: {done.stderr.strip()[:300]}")
-        os.replace(partial, copy)
-        return copy
+        path = sqlite_file(self.gradebook)
+        if path is not None and not path.is_file():
+            return None
+        ending = "dump" if path is None else "db"
+        name = f"gradebook-{datetime.now():%Y-%m-%d-%H%M%S-%f}.{ending}"
+        target = self.folder / "backups" / name
+        copy(self.gradebook, target)
+        return target
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
@@ -264,7 +234,3 @@ class Course:
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
-
-
-def _without_password(url: str) -> str:
-    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url)
