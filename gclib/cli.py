@@ -173,6 +173,21 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # gclib status | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing left to flush
         return 141
+    except Exception as error:
+        if (reason := _left_out(options.command, error)) is None:
+            raise
+        return _fail(reason)
+
+
+def _left_out(command: str, error: Exception) -> str | None:
+    """Why a command cannot run in a class's copy of the course, or None for another error."""
+    from gclib.later import NotReleased, bundled
+
+    if isinstance(error, NotReleased):
+        return str(error)
+    if isinstance(error, ImportError) and (error.name or "").startswith("gclib.") and bundled():
+        return f"the command {command} is not in your copy of the course"
+    return None
 
 
 def _suggest(parser: argparse.ArgumentParser, arguments: list[str]) -> None:

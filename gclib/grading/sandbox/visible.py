@@ -1,17 +1,20 @@
-"""The part of gclib that a student's code may see while it is graded.
+"""The part of gclib that a student may have: in a bundle, and less of it while answers are graded.
 
-An allow-list: what a chapter teaches, its checks, and everything later are not there at all, so an
-answer that imports the reference fails like any other missing module.
+An allow-list: what a chapter teaches, and everything later, is not there. While answers are graded
+an answer that imports the reference fails like any other missing module. In a bundle a name stands
+in its place that says when it comes (``gclib.later``).
 """
 
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterable
 from pathlib import Path
 
 import gclib
 from gclib.chapters import CHAPTERS, Chapter
 
+# While answers are graded, and in every bundle.
 _ALWAYS = (
     "__init__.py",
     "analysis/__init__.py",
@@ -30,12 +33,52 @@ _ALWAYS = (
     "checks/work.py",
     "course.py",
     "grading/__init__.py",
-    "grading/sandbox/__init__.py",
-    "grading/sandbox/wire.py",
-    "grading/sandbox/worker.py",
 )
+_WORKER = ("grading/sandbox/__init__.py", "grading/sandbox/wire.py", "grading/sandbox/worker.py")
+# In every bundle: the commands of a student, and what visible checks need.
+_COMMANDS = (
+    "checks/expected.py",
+    "checks/properties.py",
+    "checks/roles.py",
+    "cli.py",
+    "doctor.py",
+    "grading/notebooks.py",
+    "grading/submission.py",
+    "install.py",
+    "lab.py",
+    "lab_settings/overrides.json",
+    "later.py",
+    "py.typed",
+    "workspace.py",
+)
+# In bundles from a chapter on: what its experiments use. Of some modules a part is left out in the
+# chapter that teaches it.
+_TOOLS = {
+    "02": (
+        "analysis/capture.py",
+        "analysis/maps.py",
+        "datasets/__init__.py",
+        "datasets/cifar10.py",
+        "datasets/files.py",
+        "datasets/scenes.py",
+        "models/__init__.py",
+        "models/cifar_net.py",
+        "models/scene_net.py",
+        "paper/__init__.py",
+        "paper/claims.py",
+        "paper/ledger.py",
+        "paper/statistics.py",
+        "paper/tables.py",
+        "training/__init__.py",
+        "training/cifar10.py",
+        "training/loop.py",
+        "training/runs.py",
+        "training/scenes.py",
+    ),
+}
+_LEFT_OUT = {"02": {"analysis/maps.py": {"map_of"}}}
 # What the reader has built once a chapter is done. The framework stands below SNL as well, so that
-# waits for chapter 04.
+# waits for chapter 04; so do the formulas that count its multiply-adds.
 _BUILT = {
     "01": (
         "blocks/__init__.py",
@@ -47,18 +90,24 @@ _BUILT = {
     ),
     "02": ("analysis/capture.py", "analysis/distances.py", "analysis/maps.py"),
     "04": (
+        "analysis/complexity.py",
         "blocks/fast/framework.py",
         "blocks/framework.py",
         "blocks/simplified_non_local.py",
         "blocks/squeeze_excitation.py",
     ),
     "05": (
-        "analysis/complexity.py",
         "blocks/converters.py",
         "blocks/global_context.py",
         "blocks/registry.py",
     ),
 }
+_NO_COMMANDS = '''"""The commands of an instructor are not in this copy of the course."""
+
+
+def register(commands) -> None:
+    """Add none."""
+'''
 
 
 def write_visible(chapter: Chapter, folder: Path) -> None:
@@ -66,18 +115,105 @@ def write_visible(chapter: Chapter, folder: Path) -> None:
 
     Packages that collect names, like ``gclib.blocks``, keep those that are there.
     """
-    root = Path(gclib.__file__).parent
-    names = set(_ALWAYS)
-    for earlier in CHAPTERS:
-        if earlier.number < chapter.number:
-            names.update(_BUILT.get(earlier.number, ()))
+    names = {*_ALWAYS, *_WORKER, *_built(chapter)}
     for name in sorted(names):
-        text = (root / name).read_text(encoding="utf-8")
+        text = _source(name)
         if name.endswith("/__init__.py"):
             text = _without_missing(text, names)
         path = folder / "gclib" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
+
+
+def released(chapter: Chapter) -> dict[str, str]:
+    """The files of ``gclib`` in the bundle of a chapter, by their path in the package."""
+    chapters = [one for one in CHAPTERS if one.number <= chapter.number]
+    names = {*_ALWAYS, *_COMMANDS, *_built(chapter)}
+    for one in chapters:
+        names.update(_TOOLS.get(one.number, ()))
+        names.update((f"checks/c{one.number}.py", f"checks/expected_figures/c{one.number}.json"))
+    files = {name: _source(name) for name in names}
+    for name, (number, parts) in withheld(chapter).items():
+        files[name] = _stand_in(_source(name), parts, _comes_with(number))
+    for name in ("blocks/__init__.py", "blocks/fast/__init__.py"):
+        files[name] = _source(name)  # every name it collects is there, or one that stands for it
+    files["chapters.py"] = _with_chapters(files["chapters.py"], chapters)
+    files["grading/commands.py"] = _NO_COMMANDS
+    return files
+
+
+def withheld(chapter: Chapter) -> dict[str, tuple[str, set[str] | None]]:
+    """What the bundle of a chapter does not hold.
+
+    Returns:
+        Path of a module in ``gclib`` → the chapter that builds it, and which of its functions and
+        classes are withheld; None for all.
+    """
+    tools = {n for number, names in _TOOLS.items() if number <= chapter.number for n in names}
+    found: dict[str, tuple[str, set[str] | None]] = {}
+    for number, modules in _BUILT.items():
+        for name in modules:
+            if number >= chapter.number and name not in tools and not name.endswith("__init__.py"):
+                found[name] = number, None
+    for name, parts in _LEFT_OUT.get(chapter.number, {}).items():
+        found[name] = chapter.number, parts
+    return found
+
+
+def _built(chapter: Chapter) -> set[str]:
+    """What the chapters before this one build."""
+    earlier = (one.number for one in CHAPTERS if one.number < chapter.number)
+    return {name for number in earlier for name in _BUILT.get(number, ())}
+
+
+def _comes_with(number: str) -> str:
+    """The first chapter whose bundle holds what chapter ``number`` builds, or ""."""
+    return next((one.number for one in CHAPTERS if one.number > number), "")
+
+
+def _source(name: str) -> str:
+    return (Path(gclib.__file__).parent / name).read_text(encoding="utf-8")
+
+
+def _public(tree: ast.Module) -> list[str]:
+    """Names that a module defines for others, in order."""
+    found = []
+    for statement in tree.body:
+        if isinstance(statement, (ast.FunctionDef, ast.ClassDef)):
+            found.append(statement.name)
+        elif isinstance(statement, ast.Assign):
+            found += [ast.unparse(target) for target in statement.targets]
+        elif isinstance(statement, ast.AnnAssign):
+            found.append(ast.unparse(statement.target))
+    return [name for name in found if name.isidentifier() and not name.startswith("_")]
+
+
+def _stand_in(text: str, parts: set[str] | None, number: str) -> str:
+    """A module in which these functions and classes, or all public names, stand for later ones."""
+    tree = ast.parse(text)
+    if parts is None:
+        lines = [f'{name} = later("{name}", "{number}")' for name in _public(tree)]
+        head = '"""Not in this copy of the course; see gclib.later."""'
+        return "\n".join([head, "", "from gclib.later import later", "", *lines]) + "\n"
+    lines = text.split("\n")
+    for statement in reversed(tree.body):
+        if getattr(statement, "name", None) in parts:
+            line = f'{statement.name} = later("{statement.name}", "{number}")'
+            first = min(node.lineno for node in [statement, *statement.decorator_list])
+            lines[first - 1 : statement.end_lineno] = ["from gclib.later import later", "", line]
+    return "\n".join(lines)
+
+
+def _with_chapters(text: str, chapters: Iterable[Chapter]) -> str:
+    """``gclib.chapters`` with these chapters alone."""
+    numbers = {chapter.number for chapter in chapters}
+    lines = text.split("\n")
+    for statement in ast.parse(text).body:
+        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "CHAPTERS":
+            for element in reversed(statement.value.elts):
+                if element.args[0].value not in numbers:
+                    del lines[element.lineno - 1 : element.end_lineno]
+    return "\n".join(lines)
 
 
 def _without_missing(text: str, names: set[str]) -> str:
