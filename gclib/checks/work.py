@@ -52,6 +52,7 @@ class Outcome:
         message: the reason, in lines.
         printed: the ``ok`` lines.
         card: what a notebook shows below them, by MIME type.
+        cause: the likely cause of a failure, or "".
     """
 
     exercise: Exercise
@@ -59,6 +60,7 @@ class Outcome:
     message: str
     printed: str = ""
     card: dict[str, str] = field(default_factory=dict)
+    cause: str = ""
 
 
 def load_notebook(path: Path) -> Work:
@@ -150,7 +152,7 @@ def check_one(work: Work, exercise: Exercise, seed: int = 0) -> Outcome:
     """Run one check; what it prints is kept, what it raises becomes the outcome."""
     printed = io.StringIO()
     kind = "hidden" if exercise.hidden else "visible"
-    verdict, message = "passed", f"{exercise.id}: all {kind} checks passed"
+    verdict, message, cause = "passed", f"{exercise.id}: all {kind} checks passed", ""
     with contextlib.redirect_stdout(printed), collected_cards() as shown:
         try:
             _find_and_check(work, exercise, seed)
@@ -159,8 +161,9 @@ def check_one(work: Work, exercise: Exercise, seed: int = 0) -> Outcome:
             if exercise.needs not in work.definitions:
                 message = f"{exercise.id}: {work.origin} does not define {exercise.needs}"
         except CheckFailed as error:
-            verdict, message = "failed", str(error)
-    return Outcome(exercise, verdict, message, printed.getvalue(), *shown[-1:])
+            verdict, message, cause = "failed", str(error), error.cause
+    card = shown[-1] if shown else {}
+    return Outcome(exercise, verdict, message, printed.getvalue(), card, cause)
 
 
 def _find_and_check(work: Work, exercise: Exercise, seed: int) -> None:

@@ -4,46 +4,62 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import importlib.util
 import time
-from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from gclib.chapters import Chapter
+from gclib.checks.cells import source_of
 from gclib.checks.exercise import Exercise, exercises_of
 from gclib.checks.handle import StudentError
 from gclib.checks.work import Outcome, Work, check_one
 from gclib.course import RELEASE
+from gclib.grading.classroom import CourseError
+from gclib.grading.repair import Mended
 from gclib.grading.sandbox.jail import Sandbox, SandboxDied
+from gclib.grading.verdicts import Verdict
 
 Cells = list[tuple[str, bool, str]]
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What one check said.
+def checks_of(chapter: Chapter, private: Path | None = None) -> tuple[Exercise, ...]:
+    """The visible and hidden checks of a chapter that are worth points, or show something.
 
-    Attributes:
-        cell: ``grade_id`` of the check's cell, for example ``"c01-e2-hidden"``.
-        verdict: ``"passed"``, ``"failed"`` or ``"not attempted"``.
-        message: one line for a table.
-        outputs: what the cell would show, in nbformat's form.
-        seed: the seed of the check.
-        seconds: wall-clock seconds it took.
+    Args:
+        chapter: the chapter.
+        private: a folder with an instructor's own ``cNN.py`` of hidden checks, which no repository
+            holds. The points of a hidden check are then for both: ours and the private one.
+
+    Raises:
+        CourseError: the private file cannot be run, or checks an exercise that is not there.
     """
-
-    cell: str
-    verdict: str
-    message: str
-    outputs: list[dict[str, Any]]
-    seed: int
-    seconds: float
-
-
-def checks_of(chapter: Chapter) -> tuple[Exercise, ...]:
-    """The visible and hidden checks of a chapter that are worth points, or show something."""
     hidden = import_module(f"gclib.checks.hidden.c{chapter.number}")
-    return exercises_of(chapter.checks()) + exercises_of(hidden)
+    found = exercises_of(chapter.checks()) + exercises_of(hidden)
+    path = private / f"c{chapter.number}.py" if private else None
+    if path is None or not path.is_file():
+        return found
+    own = exercises_of(_module_of(path))
+    known = {exercise.id for exercise in found}
+    for exercise in own:
+        if not exercise.hidden or exercise.id not in known:
+            raise CourseError(
+                f"{path}: {exercise.id} is no hidden check of chapter {chapter.number}; decorate "
+                "it with hidden_check(...)"
+            )
+    return found + own
+
+
+def _module_of(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"private_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise CourseError(f"{path} cannot be run: {type(error).__name__}: {error}") from None
+    return module
 
 
 def seed_of(secret: bytes, exercise: Exercise, submission: str) -> int:
@@ -69,7 +85,13 @@ def digest(notebook: bytes) -> str:
 
 
 def judge(
-    sandbox: Sandbox, chapter: Chapter, cells: Cells, *, secret: bytes, submission: str
+    sandbox: Sandbox,
+    chapter: Chapter,
+    cells: Cells,
+    *,
+    secret: bytes,
+    submission: str,
+    private: Path | None = None,
 ) -> list[Verdict]:
     """Run all checks of a chapter on one student's cells.
 
@@ -79,13 +101,14 @@ def judge(
         cells: label, whether it is an answer, and source of each code cell.
         secret: of the course, for the seeds.
         submission: hash of the notebook, for the seeds.
+        private: folder of an instructor's own hidden checks.
 
     Returns:
         A verdict for each check, whatever the code does.
     """
-    verdicts = []
+    verdicts: dict[str, Verdict] = {}
     with sandbox.student(cells, "the notebook") as student:
-        for exercise in checks_of(chapter):
+        for exercise in checks_of(chapter, private):
             seed = seed_of(secret, exercise, submission)
             begin = time.monotonic()
             try:
@@ -93,13 +116,20 @@ def judge(
             except (StudentError, SandboxDied) as error:
                 work = Work("the notebook", problems={exercise.id: str(error)})
             outcome = check_one(work, exercise, seed)
-            seconds = time.monotonic() - begin
             name = f"{exercise.id}-{'hidden' if exercise.hidden else 'visible'}"
-            message = outcome.message.split("\n")[0]
-            verdicts.append(
-                Verdict(name, outcome.verdict, message, _outputs(outcome), seed, seconds)
+            before = verdicts.get(name)
+            if before is not None and before.verdict != "passed":
+                continue  # ours failed; a private check of the same cell says no more
+            verdicts[name] = Verdict(
+                cell=name,
+                verdict=outcome.verdict,
+                message=outcome.message.split("\n")[0],
+                cause=outcome.cause,
+                outputs=_outputs(outcome),
+                seed=seed,
+                seconds=round(time.monotonic() - begin, 3),
             )
-    return verdicts
+    return list(verdicts.values())
 
 
 def _outputs(outcome: Outcome) -> list[dict[str, Any]]:
@@ -121,3 +151,23 @@ def _outputs(outcome: Outcome) -> list[dict[str, Any]]:
             }
         )
     return outputs
+
+
+def pages(sandbox: Sandbox, mended: Mended) -> dict[str, list[dict[str, Any]]]:
+    """What the student's own cells print, for the page that the student gets; worth nothing.
+
+    Check cells and experiments are not run.
+    """
+    cells = [
+        cell
+        for cell in mended.notebook["cells"]
+        if cell["cell_type"] == "code"
+        and not {"experiment", "check"} & set(cell["metadata"].get("tags", ()))
+    ]
+    sources = [source_of(cell) for cell in cells]
+    with sandbox.student([], "the notebook") as student:
+        try:
+            outputs = student.page(sources)
+        except (StudentError, SandboxDied):
+            return {}
+    return {cell["id"]: found for cell, found in zip(cells, outputs, strict=False) if found}

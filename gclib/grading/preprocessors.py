@@ -15,8 +15,10 @@ from nbgrader.nbgraderformat import MetadataValidator
 from nbgrader.preprocessors import ClearHiddenTests, NbGraderPreprocessor, OverwriteCells
 from traitlets import Unicode
 
+from gclib.chapters import repository
 from gclib.checks.cells import read_cells, source_of
 from gclib.grading.notebooks import grade_metadata
+from gclib.grading.verdicts import read_judgement
 
 HIDDEN_MARK = "BEGIN HIDDEN TESTS"
 RUBRIC_TAG = "rubric"
@@ -105,15 +107,16 @@ def _place(nb, name: str) -> int:
 class InsertVerdicts(NbGraderPreprocessor):
     """Put verdicts in the place of what a kernel would print, for ``gclib grade``.
 
-    No other output is kept, so whatever the student's code would have printed earns nothing.
+    No output of a check's cell is the student's, so whatever their code would have printed there
+    earns nothing. Other cells show what they printed in the sandbox.
     """
 
     path = Unicode(help="the verdicts on this submission").tag(config=True)
 
     def preprocess(self, nb, resources):
-        """Fill the check cells; a check without a verdict gets no points."""
-        kept = json.loads(Path(self.path).read_text(encoding="utf-8"))
-        outputs = {verdict["cell"]: verdict["outputs"] for verdict in kept["verdicts"]}
+        """Fill the cells; a check without a verdict gets no points."""
+        judgement = read_judgement(Path(self.path))
+        outputs = {verdict.cell: verdict.outputs for verdict in judgement.verdicts}
         for cell in nb.cells:
             if cell.cell_type != "code":
                 continue
@@ -122,8 +125,26 @@ class InsertVerdicts(NbGraderPreprocessor):
                 missing = {"ename": "NoVerdict", "evalue": "no such check", "traceback": []}
                 found = outputs.get(cell.metadata.nbgrader["grade_id"])
                 found = [{"output_type": "error", **missing}] if found is None else found
-                cell.outputs = [from_dict(output) for output in found]
+            else:
+                found = judgement.pages.get(cell.get("id", ""), [])
+            cell.outputs = [from_dict(output) for output in found]
         return nb, resources
+
+
+class Harmless(NbGraderPreprocessor):
+    """Take out of a graded notebook what could act in a browser, and say what it was made from."""
+
+    chapter = Unicode(help="the notebook as it was handed out").tag(config=True)
+    stamp = Unicode(help="hash of the judgement that it shows").tag(config=True)
+
+    def preprocess(self, nb, resources):
+        """Make the notebook harmless."""
+        from gclib.grading.harmless import make_harmless
+
+        plain = json.loads(json.dumps(nb))
+        make_harmless(plain, read_cells(Path(self.chapter)))
+        plain["metadata"]["gclib"] = {"judgement": self.stamp}
+        return from_dict(plain), resources
 
 
 class StderrToStdout(NbGraderPreprocessor):
@@ -151,7 +172,8 @@ class ShowRubric(NbGraderPreprocessor):
     def preprocess(self, nb, resources):
         """Add a cell behind each answer that a person grades."""
         names = resources["nbgrader"]
-        source = Path("solutions", names["assignment"], f"{names['notebook']}.ipynb")
+        root = repository() or Path()  # wherever nbgrader was started
+        source = root / "solutions" / names["assignment"] / f"{names['notebook']}.ipynb"
         rubrics = {
             grade_metadata(cell)["grade_id"]: "\n".join(_marked_text(source_of(cell)))
             for cell in (read_cells(source) if source.is_file() else [])

@@ -62,7 +62,8 @@ class Judgement:
         flags: what an instructor should look at.
         verdicts: one for each check.
         pages: what the student's own code cells print when they are run in the sandbox, in
-            nbformat's form, by the cell's number in the mended notebook. Worth nothing.
+            nbformat's form, by the id of the cell in the mended notebook. Worth nothing.
+        checks: hash of the checks that judged.
         seconds: wall-clock seconds of all of it.
     """
 
@@ -74,6 +75,7 @@ class Judgement:
     flags: list[Flag] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
     pages: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    checks: str = ""
     seconds: float = 0.0
 
     def text(self) -> str:

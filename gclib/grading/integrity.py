@@ -1,0 +1,173 @@
+"""What a person should look at before a grade stands. A flag takes no points by itself.
+
+Students' code runs where it can steal and break nothing (:mod:`gclib.grading.sandbox`), and hidden
+checks use other numbers than visible ones. What is left to an answer is to use somebody else's
+block, or to lie about how it works; both need a few words of Python that no answer needs.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable, Iterator
+
+from gclib.checks.cells import parse_cell
+from gclib.grading.verdicts import Flag, Verdict
+
+Cells = Iterable[tuple[str, bool, str]]
+
+_LIBRARIES = ("timm", "mmcv", "mmdet", "mmpretrain", "mmcls", "segmentation_models_pytorch")
+_MACHINERY = {
+    "atexit": "code that runs later",
+    "builtins": "Python's own functions",
+    "ctypes": "memory of the process",
+    "gc": "objects of others",
+    "importlib": "imports by name",
+    "inspect": "code and variables of others",
+    "marshal": "compiled code",
+    "multiprocessing": "other processes",
+    "os": "the system",
+    "pickle": "objects in files",
+    "requests": "the network",
+    "shutil": "files",
+    "signal": "signals",
+    "socket": "the network",
+    "subprocess": "other programs",
+    "sys": "the interpreter",
+    "threading": "threads",
+    "urllib": "the network",
+}
+_CALLS = {
+    "__import__": "imports by name",
+    "compile": "runs text as code",
+    "eval": "runs text as code",
+    "exec": "runs text as code",
+    "get_ipython": "the notebook's shell",
+    "globals": "all variables",
+    "input": "waits for a keyboard",
+    "open": "reads or writes a file",
+    "setattr": "sets an attribute by name",
+    "vars": "all variables",
+}
+_LYING = {
+    "__eq__": "an object that says what it equals",
+    "__ne__": "an object that says what it equals",
+    "__torch_function__": "a tensor that replaces torch's functions",
+    "__torch_dispatch__": "a tensor that replaces torch's operators",
+    "__instancecheck__": "a class that says what belongs to it",
+    "__subclasses__": "looks for classes of others",
+    "__globals__": "looks into another function",
+    "__builtins__": "Python's own functions",
+    "__code__": "changes compiled code",
+    "_getframe": "looks at who called",
+    "f_back": "looks at who called",
+    "__traceback__": "looks at who called",
+}
+_MODULES = {"torch", "F", "nn", "np", "numpy", "math", "gclib", "course", "Tensor"}
+
+
+def flags(cells: Cells, released: Cells, altered: Iterable[str] = ()) -> list[Flag]:
+    """What is odd about a submission's code.
+
+    Args:
+        cells: label, whether it is an answer, and source of each code cell.
+        released: the same of the notebook as it was handed out; what stands there is not odd.
+        altered: ``grade_id`` of locked cells whose text was changed.
+    """
+    given = {line.strip() for _, _, source in released for line in source.split("\n")}
+    found = [Flag(name, 1, "the check was edited; the original counts", "") for name in altered]
+    for label, _, source in cells:
+        for line, what in sorted(set(_odd(source))):
+            text = source.split("\n")[line - 1].strip() if line <= source.count("\n") + 1 else ""
+            if text not in given:
+                found.append(Flag(label, line, what, text[:200]))
+    return found
+
+
+def verdict_flags(verdicts: Iterable[Verdict]) -> list[Flag]:
+    """Answers that know the visible numbers alone."""
+    passed = {verdict.cell: verdict.verdict == "passed" for verdict in verdicts}
+    return [
+        Flag(
+            cell.removesuffix("-visible"),
+            1,
+            "passes the visible check and fails the hidden one: does it know the visible numbers?",
+            "",
+        )
+        for cell, good in passed.items()
+        if cell.endswith("-visible") and good
+        if passed.get(cell.replace("-visible", "-hidden")) is False
+    ]
+
+
+def _odd(source: str) -> Iterator[tuple[int, str]]:
+    """Line and reason."""
+    for number, line in enumerate(source.split("\n"), start=1):
+        if re.match(r"\s*(?:[\w., ]+=\s*)?[!%]{1,2}\s*[A-Za-z(]", line):
+            magic = re.match(r"\s*%{1,2}(time|timeit|matplotlib|pip|conda|prun)\b", line)
+            if not magic:
+                yield number, "a command of the shell or of IPython"
+    try:
+        tree = parse_cell(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return
+    for node in ast.walk(tree):
+        line = getattr(node, "lineno", 1)
+        for what in _of_node(node):
+            yield line, what
+
+
+def _of_node(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        for alias in node.names:
+            yield from _of_import(alias.name)
+    elif isinstance(node, ast.ImportFrom):
+        yield from _of_import(node.module or "")
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _CALLS:
+        yield f"{node.func.id}(): {_CALLS[node.func.id]}"
+    elif isinstance(node, ast.Attribute):
+        if node.attr in _LYING:
+            yield f"{node.attr}: {_LYING[node.attr]}"
+        if isinstance(node.ctx, (ast.Store, ast.Del)) and _root(node) in _MODULES:
+            yield f"changes {ast.unparse(node)}"
+        if ast.unparse(node) in ("sys.modules", "os.environ", "sys.settrace"):
+            yield f"{ast.unparse(node)}: the interpreter"
+    elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name in _LYING:
+        yield f"defines {node.name}: {_LYING[node.name]}"
+    elif isinstance(node, ast.Name) and node.id in _LYING:
+        yield f"{node.id}: {_LYING[node.id]}"
+    elif isinstance(node, ast.Compare) and _is_hard_coded(node):
+        yield "compares its input with fixed numbers"
+
+
+def _of_import(name: str) -> Iterator[str]:
+    top = name.split(".")[0]
+    if top == "gclib":
+        yield f"imports {name}: the course's own code"
+    elif top in _LIBRARIES:
+        yield f"imports {name}: a library that has these blocks"
+    elif top in _MACHINERY:
+        yield f"imports {name}: {_MACHINERY[top]}"
+
+
+def _root(node: ast.AST) -> str:
+    while isinstance(node, ast.Attribute):
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def _is_hard_coded(node: ast.Compare) -> bool:
+    """``x.shape == (2, 3, 4)``, ``x[0, 0] == 1.5``, ``x.sum() == 7.0``."""
+    sides = [node.left, *node.comparators]
+    for side in sides:
+        several = isinstance(side, (ast.Tuple, ast.List)) and len(side.elts) > 1
+        if several and all(_is_number(item) for item in side.elts):
+            return any("shape" in ast.unparse(other) for other in sides if other is not side)
+        fixed = isinstance(side, ast.Constant) and type(side.value) is float
+        if fixed and side.value not in (0.0, 1.0):
+            return any(isinstance(other, (ast.Call, ast.Subscript)) for other in sides)
+    return False
+
+
+def _is_number(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and type(node.value) in (int, float)

@@ -1,0 +1,133 @@
+"""Write one judgement into nbgrader's gradebook, with the notebook that its formgrader shows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+from gclib.chapters import Chapter, repository
+from gclib.grading.classroom import Course
+from gclib.grading.generate import Messages, load_config
+from gclib.grading.repair import Mended
+from gclib.grading.verdicts import Judgement
+
+
+class NotSaved(Exception):
+    """The gradebook keeps what it had; ``str()`` says why."""
+
+
+def stamp_of(judgement: Judgement) -> str:
+    """What a graded notebook is marked with, so that it is written again only when it must be."""
+    return hashlib.sha256(judgement.text().encode()).hexdigest()
+
+
+def saved_points(course: Course, chapter: Chapter, student: str) -> dict[str, float] | None:
+    """Points in the gradebook by ``grade_id``, without cells that wait for a person; None: none."""
+    from nbgrader.api import Gradebook, MissingEntry
+
+    with Gradebook(course.gradebook) as book:
+        try:
+            submission = book.find_submission(chapter.folder, student)
+        except MissingEntry:
+            return None
+        return {
+            grade.name: grade.score
+            for notebook in submission.notebooks
+            for grade in notebook.grades
+            if not grade.needs_manual_grade
+        }
+
+
+def is_saved(course: Course, chapter: Chapter, student: str, judgement: Judgement) -> bool:
+    """Whether gradebook and graded notebook both show this judgement."""
+    from nbgrader.api import Gradebook, MissingEntry
+
+    try:
+        text = course.graded(student, chapter).read_text(encoding="utf-8")
+        if json.loads(text)["metadata"]["gclib"]["judgement"] != stamp_of(judgement):
+            return False
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    with Gradebook(course.gradebook) as book:
+        try:
+            notebook = book.find_submission_notebook(chapter.name, chapter.folder, student)
+        except MissingEntry:
+            return False
+        saved = {grade.name: (grade.auto_score, grade.max_score) for grade in notebook.grades}
+    worth = {name: most for name, (_, most) in saved.items()}
+    return all(saved[name][0] == points for name, points in judgement.points(worth).items())
+
+
+def record(
+    course: Course, chapter: Chapter, student: str, judgement: Judgement, mended: Mended
+) -> dict[str, float]:
+    """Let nbgrader save points, comments and the graded notebook; points given by hand stay.
+
+    Args:
+        course: the class.
+        chapter: the chapter.
+        student: who handed it in.
+        judgement: on the submission.
+        mended: the submission, fit for nbgrader.
+
+    Returns:
+        Points by ``grade_id``, without cells that wait for a person.
+
+    Raises:
+        NotSaved: nbgrader refused; nothing was written.
+    """
+    with tempfile.TemporaryDirectory(prefix="gclib-record-") as folder:
+        stage = Path(folder)
+        notebook = stage / "submitted" / student / chapter.notebook
+        notebook.parent.mkdir(parents=True)
+        notebook.write_text(json.dumps(mended.notebook), encoding="utf-8")
+        timestamp = course.submission(student, chapter) / "timestamp.txt"
+        if timestamp.is_file() and not timestamp.is_symlink():
+            shutil.copy(timestamp, notebook.parent)  # nbgrader's late penalties need it
+        kept = stage / "judgement.json"
+        kept.write_text(judgement.text(), encoding="utf-8")
+        _convert(course, chapter, student, stage, stamp_of(judgement))
+        graded = stage / "autograded" / student / chapter.notebook
+        course.replace_file(course.graded(student, chapter), graded.read_bytes())
+    return saved_points(course, chapter, student) or {}
+
+
+def _convert(course: Course, chapter: Chapter, student: str, stage: Path, stamp: str) -> None:
+    from nbgrader.converters import Autograde
+    from nbgrader.converters.base import NbGraderException
+    from nbgrader.coursedir import CourseDirectory
+    from nbgrader.preprocessors import Execute, SaveAutoGrades
+    from traitlets.config import Config
+
+    from gclib.grading.preprocessors import Harmless, InsertVerdicts, ShowRubric
+
+    root = repository()
+    config = Config()
+    config.merge(load_config(root))
+    config.CourseDirectory.root = str(stage)
+    config.CourseDirectory.source_directory = str(root / "solutions")
+    config.CourseDirectory.db_url = course.gradebook
+    config.CourseDirectory.assignment_id = chapter.folder
+    config.CourseDirectory.student_id = student
+    config.Autograde.force = True
+    config.InsertVerdicts.path = str(stage / "judgement.json")
+    config.Harmless.chapter = str(root / "chapters" / chapter.notebook)
+    config.Harmless.stamp = stamp
+    steps = [
+        InsertVerdicts if step is Execute else step
+        for step in config.Autograde.autograde_preprocessors
+    ]
+    # Once the points are counted, and before what is the grader's own.
+    behind = steps.index(ShowRubric) if ShowRubric in steps else steps.index(SaveAutoGrades) + 1
+    steps.insert(behind, Harmless)
+    config.Autograde.autograde_preprocessors = steps
+    converter = Autograde(coursedir=CourseDirectory(config=config), config=config)
+    messages = Messages()
+    converter.log = messages.logger
+    try:
+        converter.start()
+    except NbGraderException:
+        raise NotSaved(f"nbgrader cannot save it: {messages.reason()}") from None
