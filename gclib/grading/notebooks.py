@@ -12,7 +12,9 @@ BEGIN_HIDDEN, END_HIDDEN = "### BEGIN HIDDEN TESTS", "### END HIDDEN TESTS"
 
 def grade_metadata(cell: dict) -> dict:
     """The nbgrader metadata of a cell, or an empty dictionary."""
-    return cell.get("metadata", {}).get("nbgrader", {})
+    metadata = cell.get("metadata")
+    found = metadata.get("nbgrader") if isinstance(metadata, dict) else None
+    return found if isinstance(found, dict) else {}
 
 
 def solution_lines(source: str) -> list[str]:

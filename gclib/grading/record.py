@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+import warnings
 from pathlib import Path
 
 from gclib.chapters import Chapter, repository
@@ -128,6 +129,8 @@ def _convert(course: Course, chapter: Chapter, student: str, stage: Path, stamp:
     messages = Messages()
     converter.log = messages.logger
     try:
-        converter.start()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # SQLAlchemy's about nbgrader's own queries
+            converter.start()
     except NbGraderException:
         raise NotSaved(f"nbgrader cannot save it: {messages.reason()}") from None

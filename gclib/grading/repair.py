@@ -172,7 +172,7 @@ def _clean(cell: dict) -> Cell:
     found = {
         "cell_type": kind if kind in ("code", "markdown", "raw") else "markdown",
         "metadata": metadata,
-        "source": "".join(line for line in lines if isinstance(line, str)),
+        "source": re.sub("\r\n?", "\n", "".join(s for s in lines if isinstance(s, str))),
         "id": cell.get("id") if isinstance(cell.get("id"), str) else "",
     }
     if isinstance(cell.get("attachments"), dict) and found["cell_type"] == "markdown":
@@ -336,7 +336,7 @@ def _answer(name: str, released: Cell, found: list[Cell], mended: Mended):
     if released["cell_type"] != "code":
         mended.notes.append(f"cell {name} was there {len(written)} times; they were joined")
         return [], "\n\n".join(sources), attachments
-    joined = "\n".join(sources)
+    joined = "\n".join(source.removesuffix("\n") for source in sources)
     if _parses(joined) and not all(map(_parses, sources)):
         mended.notes.append(f"cell {name} was split; the parts were joined")
         return [], joined, None
