@@ -63,7 +63,7 @@ class Course:
                 f"the grades of {self.folder} are in {without_password(known)}; leave --gradebook "
                 "out, or name another folder"
             )
-        self.gradebook = self.gradebook or known or f"sqlite:///{self.folder / 'gradebook.db'}"
+        self.gradebook = self.gradebook or known or self._in_folder()
 
     def prepare(self) -> None:
         """Close the folder to others, and register the chapters in a new gradebook.
@@ -75,10 +75,10 @@ class Course:
         root = self.require()
         self.folder.chmod(0o700)
         is_complete = self._is_registered()  # an address that does not work is not kept
-        if self._settings().get("gradebook") != self.gradebook:
-            self.replace_file(
-                self.folder / "course.json", json.dumps({"gradebook": self.gradebook})
-            )
+        # The one in the folder goes where the folder goes, so its address is not written down.
+        address = "" if self.gradebook == self._in_folder() else self.gradebook
+        if self._settings().get("gradebook") != address:
+            self.replace_file(self.folder / "course.json", json.dumps({"gradebook": address}))
         self._write_config(root)
         if is_complete:
             return
@@ -108,6 +108,9 @@ class Course:
             )
         return root
 
+    def _in_folder(self) -> str:
+        return f"sqlite:///{self.folder / 'gradebook.db'}"
+
     def _settings(self) -> dict:
         try:
             found = json.loads((self.folder / "course.json").read_text(encoding="utf-8"))
@@ -122,12 +125,14 @@ class Course:
             "import json\nfrom pathlib import Path\n\n"
             f"load_subconfig('nbgrader_config.py', path={str(root)!r})\n"
             "c = get_config()\n"
-            "c.CourseDirectory.root = str(Path(__file__).parent)\n"
+            "here = Path(__file__).resolve().parent\n"
+            "c.CourseDirectory.root = str(here)\n"
             f"c.CourseDirectory.source_directory = {str(root / 'solutions')!r}\n"
             f"c.CourseDirectory.release_directory = {str(root / 'chapters')!r}\n"
-            "c.CourseDirectory.db_url = json.loads(\n"
-            "    Path(__file__).with_name('course.json').read_text(encoding='utf-8')\n"
-            ")['gradebook']\n"
+            "settings = json.loads((here / 'course.json').read_text(encoding='utf-8'))\n"
+            "c.CourseDirectory.db_url = (\n"
+            "    settings['gradebook'] or f\"sqlite:///{here / 'gradebook.db'}\"\n"
+            ")\n"
         )
         path = self.folder / "nbgrader_config.py"
         if not path.is_file() or path.read_text(encoding="utf-8") != text:

@@ -15,8 +15,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gclib import __version__
 from gclib.chapters import Chapter, find_chapter, repository
@@ -26,6 +27,9 @@ from gclib.grading.classroom import STUDENT_ID, Course, CourseError
 from gclib.grading.repair import Mended, find_notebook, mend
 from gclib.grading.verdicts import Judgement, read_judgement
 from gclib.grading.workers import CannotStart, run_all
+
+if TYPE_CHECKING:
+    from gclib.grading.sandbox.jail import Limits
 
 Progress = Callable[[str], None]
 
@@ -37,10 +41,12 @@ class Fence:
     Attributes:
         kind: ``"bubblewrap"``, ``"docker"``, ``"podman"``, or ``"none"`` for code that you trust.
         image: of docker and podman.
+        limits: what one student's code may use; default: those of the sandbox.
     """
 
     kind: str = "bubblewrap"
     image: str = ""
+    limits: Limits | None = None
 
 
 @dataclass
@@ -79,7 +85,7 @@ def grade(
         students: these alone; default: all who handed in.
         workers: submissions that are judged at a time.
         again: judge anew what was judged before; the verdicts are the same unless gclib changed.
-        unsafe: run the code as yourself, without a sandbox.
+        unsafe: run the code as yourself, without a sandbox; short for a fence of kind "none".
         fence: what shuts the code in; default: bubblewrap.
         progress: called with a line about each submission, which names no student.
 
@@ -89,7 +95,9 @@ def grade(
     Raises:
         CourseError: before anything was graded.
     """
-    fence = Fence("none") if unsafe else fence or Fence()
+    fence = fence or Fence()
+    if unsafe:
+        fence = replace(fence, kind="none")
     _check_fence(fence)
     course.require()
     with course.alone():
@@ -251,6 +259,7 @@ def _start_checker(
     released = list(Mended(_released(chapter)).code_cells())
     sandbox = Sandbox(
         Path(visible),
+        fence.limits,
         unsafe=fence.kind == "none",
     )
     atexit.register(sandbox.close)
