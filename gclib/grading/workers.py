@@ -141,13 +141,13 @@ def _serve(pipe: Connection, start, arguments) -> None:
         pipe.send(f"{type(error).__name__}: {error}")
         return
     pipe.send("")
-    while True:
-        try:
-            given = pipe.recv()
-        except EOFError:
-            return
-        try:
-            answer = (function(*given), "")
-        except Exception as error:
-            answer = (None, f"{type(error).__name__}: {error}")
-        pipe.send(answer)
+    with contextlib.suppress(EOFError, OSError):  # nobody listens any more
+        while True:
+            pipe.send(_answer(function, pipe.recv()))
+
+
+def _answer(function: Callable[..., Any], given: tuple) -> tuple[Any, str]:
+    try:
+        return function(*given), ""
+    except Exception as error:
+        return None, f"{type(error).__name__}: {error}"
