@@ -135,7 +135,7 @@ class Grades:
 
 
 def read_grades(course: Course, chapter: Chapter) -> dict[str, Grades]:
-    """What the gradebook says about all submissions of a chapter, in two queries.
+    """What the gradebook says about all submissions of a chapter, in three queries.
 
     Raises:
         CourseError: it cannot be read.
@@ -153,7 +153,11 @@ def read_grades(course: Course, chapter: Chapter) -> dict[str, Grades]:
     )
     from sqlalchemy.exc import SQLAlchemyError
 
+    from gclib.grading.gradebook import registered
+
     found: dict[str, Grades] = {}
+    if chapter.folder not in registered(course.gradebook):
+        return found  # Gradebook would make an empty one
     try:
         with Gradebook(course.gradebook) as book:
 
@@ -229,9 +233,9 @@ class Check:
 
     kind: str
     verdict: str
-    points: float
-    worth: float
-    by_hand: bool
+    points: float = 0.0
+    worth: float = 0.0
+    by_hand: bool = False
     headline: str = ""
     rows: list[tuple[str, str]] = field(default_factory=list)
     held: list[str] = field(default_factory=list)
@@ -307,6 +311,8 @@ def show_page(
         chapter=chapter,
         name=name,
         judgement=judgement,
+        problem=_sentence(judgement.problem),
+        notes=[_sentence(note) for note in judgement.notes],
         parts=parts,
         score=max(0.0, sum(grades.points.values()) - grades.penalty),
         most=most,
@@ -315,6 +321,14 @@ def show_page(
         version=__version__,
         made_from=made_from,
     )
+
+
+def _sentence(text: str) -> str:
+    """A reason or a note as a student reads it: without where the course lies on this machine."""
+    from gclib.grading.harmless import visible
+
+    text = visible(re.sub(r"/(?:[^\s/:]+/)+(?=[^\s/:]+)", "", text)).strip()
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '!')) else '.'}" if text else ""
 
 
 def _shown(
@@ -329,7 +343,8 @@ def _shown(
         if verdict is None:
             continue
         points, worth = grades.points.get(cell, 0.0), grades.most.get(cell, 0.0)
-        check = _check(verdict, points, worth, cell in grades.by_hand)
+        check = read_check(verdict)
+        check.points, check.worth, check.by_hand = points, worth, cell in grades.by_hand
         check.same = bool(checks) and check.rows == checks[0].rows and check.verdict != "passed"
         checks.append(check)
     cells = [*part.checks, part.id]
@@ -362,17 +377,19 @@ def _without_heading(question: str) -> str:
     return markup.markdown(re.sub(r"\A## .*\n", "", question.lstrip()), trusted=True)
 
 
-def _check(verdict: Verdict, points: float, worth: float, by_hand: bool) -> Check:
+def read_check(verdict: Verdict) -> Check:
+    """What a verdict shows, read from its card; its strings may be the student's."""
     from gclib.grading.harmless import terminal, visible
 
     kind = "hidden" if verdict.cell.endswith("-hidden") else "visible"
-    check = Check(kind, verdict.verdict, points, worth, by_hand, visible(verdict.message))
+    check = Check(kind, verdict.verdict, headline=visible(verdict.message))
     for output in verdict.outputs:
         page = output.get("data", {}).get("text/html", "")
         if page:
             card = _Card()
             card.feed(page)
-            check.headline = visible(card.headline.strip()) or check.headline
+            headline = card.headline.strip().removeprefix(f"{verdict.cell.rpartition('-')[0]}: ")
+            check.headline = visible(headline) or check.headline
             check.rows = [(visible(name), terminal(text)) for name, text in card.rows]
         elif output.get("output_type") == "stream":
             lines = terminal(output.get("text", "")).splitlines()
