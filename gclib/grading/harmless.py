@@ -55,6 +55,7 @@ from gclib.checks.cells import source_of
 from gclib.grading.notebooks import grade_metadata
 
 LONGEST_MARKDOWN = 20_000  # characters; mistune and MathJax take more than linear time
+LONGEST_PROSE = 200_000  # of all Markdown
 LONGEST_CODE = 100_000
 LONGEST_OUTPUT, MOST_LINES = 20_000, 300  # of one output
 LONGEST_OUTPUTS = 500_000  # characters of all of them
@@ -99,6 +100,7 @@ class _Chapter:
 
     released: list[dict]
     characters: int = LONGEST_OUTPUTS
+    prose: int = LONGEST_PROSE
     bytes: int = LARGEST_PICTURES
     ids: set[str] = field(default_factory=set)
 
@@ -126,12 +128,13 @@ class _Chapter:
             made["source"] = source
             if own is None:
                 names, pictures = self._pictures(cell.get("attachments"), source)
-                made["source"] = markdown(source, names)
+                made["source"] = self._markdown(source, names)
                 if pictures:
                     made["attachments"] = pictures
         else:  # a raw cell is HTML for nbconvert, and unknown ones stop it
             made["cell_type"] = "markdown"
-            made["source"] = f"~~~~~~\n{markdown(source).replace('~~~', '~ ~ ~')}\n~~~~~~"
+            text = self._markdown(source, {}).replace("~~~", "~ ~ ~")
+            made["source"] = f"~~~~~~\n{text}\n~~~~~~"
         own = own or self.graded.get(grading.get("grade_id"))
         if own:
             made["metadata"] = copy.deepcopy(own.get("metadata", {}))
@@ -139,6 +142,11 @@ class _Chapter:
         if grading:
             made["metadata"]["nbgrader"] = grading
         return made
+
+    def _markdown(self, source: str, names: dict[str, str]) -> str:
+        text = markdown(source, names)
+        self.prose -= len(text)
+        return text if self.prose >= 0 else f"({len(text):,} characters left out)"
 
     def _grading(self, found: object) -> dict[str, Any]:
         """The nbgrader metadata of a graded cell: the chapter's, with the checksum of this one."""
@@ -218,8 +226,9 @@ class _Chapter:
         """New names of the attachments that are shown and are pictures; and the pictures."""
         names: dict[str, str] = {}
         pictures: dict[str, dict[str, str]] = {}
+        used = {found[2] for found in _PICTURE.finditer(source)}
         for name, data in attachments.items() if isinstance(attachments, dict) else ():
-            if f"(attachment:{name})" not in source or not isinstance(data, dict):
+            if name not in used or not isinstance(data, dict):
                 continue
             for kind in ("image/png", "image/jpeg", "image/gif"):
                 picture = self._picture(kind, data.get(kind))
@@ -369,8 +378,11 @@ def _card(page: str) -> str:
 _LANGUAGES = (
     "python|python3|py|pycon|ipython|ipython3|pytb|text|txt|plain|bash|sh|console|json|yaml"
 )
-_ADDRESS = re.compile(r"(?i)\b(?:[a-z][a-z\d+.-]{1,20}:(?=//)|www\.(?=\S))")
-_FENCE = re.compile(rf"(?i)(`{{3,}}|~{{3,}})[ \t]*(?!(?:{_LANGUAGES})\b)(?=[^\s`~])")
+_PICTURE = re.compile(r"!\[([^\[\]\n]*)\]\(attachment:([^()\n]*)\)")
+_ADDRESS = re.compile(r"(?i)[a-z\d+.-]:(?=//)|www\.(?=\S)")
+_FENCE = re.compile(
+    rf"(?i)((?<!`)`{{3,}}(?!`)|(?<!~)~{{3,}}(?!~))[ \t]*(?!(?:{_LANGUAGES})\b)(?=[^\s`~])"
+)
 _HEADING = re.compile(r"(?m)^([ \t>*+\-:.)\d]*#{1,6})(?!#)(?![ \t]*·)[ \t]*")
 _UNDERLINE = re.compile(r"(?m)^([ \t>*+:.)\d]*)(?:(=)(=*)|(-)(-*))[ \t]*$")
 
@@ -393,7 +405,7 @@ def markdown(source: str, pictures: dict[str, str] | None = None) -> str:
         shown.append(f"![{alt}](attachment:{name})")
         return f"\0{len(shown) - 1}\0"  # visible() has left none of these
 
-    text = re.sub(r"!\[([^\[\]\n]*)\]\(attachment:([^()\n]*)\)", keep, source)
+    text = _PICTURE.sub(keep, source)
     text = visible_entities(text)
     text = re.sub(r"<(?=[A-Za-z/!?])", "< ", text)
     text = re.sub(r"\](?=[(:\[])", "] ", text)
