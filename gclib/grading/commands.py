@@ -60,10 +60,15 @@ def register(commands: argparse._SubParsersAction) -> None:
     )
 
     command = _add(commands, "export", "points as a CSV table for Canvas, Moodle or a spreadsheet")
-    command.add_argument("--for", dest="target", choices=["canvas", "moodle", "plain"], default="plain")
+    command.add_argument(
+        "--for", dest="target", choices=["canvas", "moodle", "plain"], default="plain"
+    )
     command.add_argument("--chapter", nargs="+", metavar="NN", help="default: all that were graded")
     command.add_argument(
         "--roster", type=Path, metavar="CSV", help="the LMS's own export: fills in its columns"
+    )
+    command.add_argument(
+        "--column", default="", metavar="NAME", help="of the roster; default: told by its name"
     )
     command.add_argument("--out", type=Path, metavar="FILE", help="default: DIR/exports/")
 
@@ -79,7 +84,9 @@ def register(commands: argparse._SubParsersAction) -> None:
     command.set_defaults(run=_runner("bundle"))
 
 
-def _add(commands: argparse._SubParsersAction, name: str, text: str, module: str = "") -> argparse.ArgumentParser:
+def _add(
+    commands: argparse._SubParsersAction, name: str, text: str, module: str = ""
+) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=text)
     command.add_argument(
         "--course", type=Path, required=True, metavar="DIR", help="the folder of the class"
