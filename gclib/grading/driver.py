@@ -101,8 +101,12 @@ def grade(
     _check_fence(fence)
     course.require()
     with course.alone():
-        course.prepare()
         todo = _chosen(course, chapter, students)
+        if (course.folder / "private").is_dir():
+            from gclib.grading.judge import checks_of
+
+            checks_of(chapter, course.folder / "private")  # before anybody is judged by them
+        course.prepare()
         course.back_up()
         begin, results = time.monotonic(), []
         for result, mended in _judged(course, chapter, todo, workers, again, fence, progress):
@@ -118,12 +122,12 @@ def grade(
 
 
 def _check_fence(fence: Fence) -> None:
-    from gclib.grading.sandbox.jail import NoSandbox, check_bubblewrap
+    from gclib.grading.sandbox.jail import NoSandbox, check_sandbox
 
     if fence.kind == "none":
         return
     try:
-        check_bubblewrap()
+        check_sandbox(fence.kind, fence.image)
     except NoSandbox as error:
         raise CourseError(str(error)) from None
 
@@ -261,13 +265,16 @@ def _start_checker(
         Path(visible),
         fence.limits,
         unsafe=fence.kind == "none",
+        kind=fence.kind if fence.kind != "none" else "bubblewrap",
+        image=fence.image,
+        hidden=(Path(folder),),
     )
     atexit.register(sandbox.close)
     private = Path(folder) / "private"
 
     def check(student: str, submission: str, cells: list, mended: Mended, notes: list[str]) -> str:
         from gclib.grading.integrity import flags, verdict_flags
-        from gclib.grading.judge import judge
+        from gclib.grading.judge import judge, pages
 
         begin = time.monotonic()
         verdicts = judge(
@@ -280,7 +287,7 @@ def _start_checker(
             notes=notes,
             flags=flags(cells, released, mended.altered) + verdict_flags(verdicts),
             verdicts=verdicts,
-            pages={},
+            pages=pages(sandbox, mended),
             checks=checks,
         )
         found.seconds = round(time.monotonic() - begin, 3)

@@ -3,6 +3,7 @@
 import json
 import shutil
 import stat
+from dataclasses import replace
 
 import pytest
 from classroom import Classroom
@@ -11,9 +12,9 @@ from test_sandbox import needs_bubblewrap
 
 from gclib.chapters import find_chapter, repository
 from gclib.cli import main
-from gclib.grading.classroom import CourseError, Course
+from gclib.grading.classroom import Course, CourseError
 from gclib.grading.driver import grade
-from gclib.grading.sandbox import jail
+from gclib.grading.verdicts import read_judgement
 
 CHAPTER = find_chapter("00")
 pytestmark = [needs_bubblewrap, pytest.mark.full]
@@ -41,39 +42,43 @@ def test_a_class_of_all_kinds(room):
     room.submit("twice", good, edit=lambda cells: cells.insert(3, json.loads(json.dumps(cells[3]))))
     broken = room.submit("broken", good)
     broken.write_text("{not json")
-    room.submit("name", good).rename(room.course.notebook("name", CHAPTER).with_name("mine.ipynb"))
+    path = room.submit("named", good)
+    path.rename(path.with_name("mine.ipynb"))
+    room.submit("a+b", good)
     before = {
         path: path.read_bytes() for path in (room.folder / "submitted").rglob("*") if path.is_file()
     }
     lines = []
     results = {r.student: r for r in grade(room.course, CHAPTER, progress=lines.append)}
-    assert len(lines) == 6
-    assert all("left" in line for line in lines)
+    assert sum("left)" in line for line in lines) == 7
+    assert not any("ada" in line for line in lines)  # logs name nobody
     full = sum(results["ada"].points.values())
     assert full > 0
     assert sum(results["twice"].points.values()) == full
+    assert sum(results["named"].points.values()) == full
+    assert "the file was called mine.ipynb" in " ".join(results["named"].judgement.notes)
     assert sum(results["blank"].points.values()) == 0
-    assert sum(results["loop"].points.values()) == 0
     assert "not a notebook" in results["broken"].problem
-    assert "mine.ipynb" in results["name"].problem
-    for student in ("ada", "blank", "loop", "twice"):
+    assert "rename it" in results["a+b"].problem
+    for student in ("ada", "blank", "loop", "twice", "named"):
         assert room.grades(student) == results[student].points
+        assert room.course.graded(student, CHAPTER).is_file()
+    assert "not a notebook" in read_judgement(room.course.verdicts("broken", CHAPTER)).problem
     assert before == {
         path: path.read_bytes() for path in (room.folder / "submitted").rglob("*") if path.is_file()
     }
     assert stat.S_IMODE(room.folder.stat().st_mode) == 0o700
-    # Again: nothing is judged anew, and the points stay.
-    kept = room.course.verdicts("ada", CHAPTER)
-    time = kept.stat().st_mtime_ns
+    # Again: nothing is judged or written anew, and the points stay.
+    kept, graded = room.course.verdicts("ada", CHAPTER), room.course.graded("ada", CHAPTER)
+    times = kept.stat().st_mtime_ns, graded.stat().st_mtime_ns
     again = {r.student: r for r in grade(room.course, CHAPTER, progress=lines.append)}
-    assert kept.stat().st_mtime_ns == time
+    assert times == (kept.stat().st_mtime_ns, graded.stat().st_mtime_ns)
     assert {k: r.points for k, r in again.items()} == {k: r.points for k, r in results.items()}
-    text = kept.read_text()
+    old = read_judgement(kept)
     grade(room.course, CHAPTER, again=True, progress=lines.append)
-    old, new = json.loads(text), json.loads(kept.read_text())
+    new = read_judgement(kept)
     for one in (old, new):
-        for verdict in one["verdicts"]:
-            verdict.pop("seconds")
+        one.seconds, one.verdicts = 0, [replace(v, seconds=0) for v in one.verdicts]
     assert old == new
     assert len(list((room.folder / "backups").iterdir())) >= 1
 
@@ -98,6 +103,63 @@ def test_what_cannot_be_graded_is_refused(tmp_path):
         grade(Course(tmp_path / "none"), CHAPTER)
     with pytest.raises(CourseError, match="nobody has handed in"):
         grade(Course(tmp_path), CHAPTER)
+    with pytest.raises(CourseError, match="lies in the repository"):
+        grade(Course(repository() / "data"), CHAPTER)
+    assert not (repository() / "data" / "course.json").exists()
+    (tmp_path / "submitted" / "ada" / CHAPTER.folder).mkdir(parents=True)
+    with pytest.raises(CourseError, match="submitted/bob/00_start: there is no such folder"):
+        grade(Course(tmp_path), CHAPTER, students=["bob"])
+    with Course(tmp_path).alone(), pytest.raises(CourseError, match="another gclib command"):
+        grade(Course(tmp_path), CHAPTER)
+
+
+def test_a_resubmission_is_judged_and_others_are_not(room):
+    first = room.submit("ada")
+    room.submit("bob", references("00"))
+    grade(room.course, CHAPTER, progress=lambda line: None)
+    assert sum(without_reflection(room.grades("ada")).values()) == 0
+    time = room.course.verdicts("bob", CHAPTER).stat().st_mtime_ns
+    shutil.copy(room.course.notebook("bob", CHAPTER), first)
+    grade(room.course, CHAPTER, progress=lambda line: None)
+    assert without_reflection(room.grades("ada")) == without_reflection(room.grades("bob"))
+    assert room.course.verdicts("bob", CHAPTER).stat().st_mtime_ns == time
+
+
+def without_reflection(points):
+    return {name: value for name, value in points.items() if "reflection" not in name}
+
+
+PRIVATE = """
+import torch
+from gclib.checks import c00
+from gclib.checks.exercise import hidden_check
+
+@hidden_check(c00.e1)
+def mine(impl, report):
+    x = report.randn(7, 3, 2, 2)
+    report.close("a batch of seven", impl.call(x), x.flatten(2).transpose(1, 2))
+"""
+
+
+def test_private_hidden_checks_count_with_the_hidden_ones(room):
+    good = references("00")
+    not_seven = "    assert len(x) != 7, 'seven'\n    return x.flatten(2)"
+    wrong = good["c00-e1"].replace("    return x.flatten(2)", not_seven)
+    room.submit("ada", good)
+    room.submit("bob", good | {"c00-e1": wrong})
+    grade(room.course, CHAPTER, progress=lambda line: None)
+    assert room.grades("bob")["c00-e1-hidden"] == room.grades("ada")["c00-e1-hidden"] > 0
+    private = room.folder / "private"
+    private.mkdir()
+    (private / "c00.py").write_text(PRIVATE)
+    grade(room.course, CHAPTER, progress=lambda line: None)
+    assert room.grades("ada")["c00-e1-hidden"] > room.grades("bob")["c00-e1-hidden"] == 0
+    (private / "c00.py").write_text("import nowhere")
+    with pytest.raises(CourseError, match=r"private/c00.py cannot be run: ModuleNotFoundError"):
+        grade(room.course, CHAPTER, progress=lambda line: None)
+    (private / "c00.py").write_text(PRIVATE.replace("@hidden_check(c00.e1)", "@c00_e9"))
+    with pytest.raises(CourseError, match="cannot be run: NameError"):
+        grade(room.course, CHAPTER, progress=lambda line: None)
 
 
 def test_the_command_makes_a_gradebook_and_names_who_is_not_graded(tmp_path, capsys):
@@ -107,20 +169,21 @@ def test_the_command_makes_a_gradebook_and_names_who_is_not_graded(tmp_path, cap
     command = ["grade", "00", "--course", str(tmp_path)]
     assert main(command) == 0
     said = capsys.readouterr()
-    assert "1/1 ada: " in said.err
+    assert f"1/1 {Course(tmp_path).alias('ada')}: " in said.err
     assert "1 of 1 submissions are graded." in said.out
     assert (tmp_path / "gradebook.db").is_file()
+    assert (tmp_path / "reports" / f"{CHAPTER.folder}.html").is_file()
     assert not (tmp_path / "chapters").exists()
-    first = json.loads(Course(tmp_path).verdicts("ada", CHAPTER).read_text())["verdicts"]
-    assert {verdict["verdict"] for verdict in first} == {"passed"}
+    first = read_judgement(Course(tmp_path).verdicts("ada", CHAPTER)).verdicts
+    assert {verdict.verdict for verdict in first} == {"passed"}
     made.write_text("{}")
     assert main([*command, "--unsafe", "--workers", "1"]) == 1
-    assert "  ada: start.ipynb: not a notebook" in capsys.readouterr().out
+    assert "  ada: not a notebook" in capsys.readouterr().out
 
 
 def test_without_a_sandbox_nothing_is_graded(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(jail, "bubblewrap", lambda visible: ["false"])
+    monkeypatch.setenv("PATH", "/nonexistent")
     assert main(["grade", "00", "--course", str(tmp_path)]) == 2
-    assert "bubblewrap cannot make a sandbox here" in capsys.readouterr().err
+    assert "bubblewrap is not installed" in capsys.readouterr().err
     assert main(["grade", "77", "--course", str(tmp_path)]) == 2
     assert "there is no chapter" in capsys.readouterr().err
