@@ -443,10 +443,12 @@ def _moodle(
     )
     said.append(f"chapter {chapter.number} goes into column {shown(rows[0][j])!r}")
     worth = marks.chapters[chapter]
-    if most is not None and any(_differs(rows[i][most], worth) for i in matched):
+    others = [rows[i][most] for i in matched if most is not None and _differs(rows[i][most], worth)]
+    if others:
         said.append(
-            f"  Moodle's maximum grade is not {number(worth)}, what the chapter is worth: set that "
-            "in the assignment, for Moodle skips points above its maximum"
+            f"  Moodle's maximum grade is {shown(others[0]) or 'not set'}, the chapter is worth "
+            f"{number(worth)}; set that in the assignment, or its percentages are wrong and points "
+            "above the maximum are skipped"
         )
     said += _fill(marks, chapter, rows, j, matched)
     return said + _write(place, table)

@@ -55,6 +55,7 @@ def run(options: argparse.Namespace) -> int:
     )
     for line in said:
         print(line)
+    print("Downloads of the LMS, backups of the computer and of a server are yours to remove.")
     return 0
 
 
