@@ -18,7 +18,7 @@ LEVELS = {
     "training": 3,
     "checks": 3,
     "grading": 4,
-    "bench": 4,
+    "bench": 5,
 }
 ROOT = Path(__file__).parents[1] / "gclib"
 MODULES = [p for name in LEVELS for p in sorted(ROOT.glob(f"{name}/**/*.py"))]

@@ -3,10 +3,13 @@
 ```
 DIR/                                   mode 0700, outside of the repository
   submitted/STUDENT/01_non_local/non_local.ipynb    as handed in; nothing here is ever changed
+  collected/01_non_local.json          where it came from; students.json: who is who in the LMS
+  replaced/                            what a later submission took the place of
   verdicts/01_non_local/STUDENT.json   what the checks said (gclib.grading.verdicts)
   autograded/STUDENT/01_non_local/     the notebook to look at, made harmless
   feedback/STUDENT/01_non_local/       the page to return
   reports/  exports/  backups/         of the class, for the LMS, of the gradebook
+  private/c01.py                       an instructor's own hidden checks
   gradebook.db  course.json  secret  nbgrader_config.py
 ```
 """
@@ -20,15 +23,13 @@ import json
 import os
 import re
 import secrets
-import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from gclib.chapters import CHAPTERS, Chapter, repository
-from gclib.grading.generate import GenerationFailed, generate
+from gclib.grading.generate import GenerationFailed, register
 from gclib.grading.gradebook import (
     CourseError,
     copy,
@@ -57,7 +58,8 @@ class Course:
 
     def __post_init__(self) -> None:
         self.folder = self.folder.resolve()
-        known = self._settings().get("gradebook", "")
+        settings = self._settings()
+        known = (settings.get("gradebook") or self._in_folder()) if settings else ""
         if known and self.gradebook and not same_place(known, self.gradebook):
             raise CourseError(
                 f"the grades of {self.folder} are in {without_password(known)}; leave --gradebook "
@@ -82,13 +84,10 @@ class Course:
         self._write_config(root)
         if is_complete:
             return
-        with tempfile.TemporaryDirectory() as stage:
-            shutil.copytree(root / "solutions", Path(stage, "solutions"))
-            shutil.copy(root / "nbgrader_config.py", stage)
-            try:
-                generate(Path(stage), gradebook=self.gradebook)
-            except GenerationFailed as error:
-                raise CourseError(f"the gradebook cannot be made: {error}") from None
+        try:
+            register(root, self.gradebook)
+        except GenerationFailed as error:
+            raise CourseError(f"the gradebook cannot be made: {error}") from None
 
     def require(self) -> Path:
         """The repository, once it is sure that this is a folder of a class.
@@ -133,6 +132,7 @@ class Course:
             "c.CourseDirectory.db_url = (\n"
             "    settings['gradebook'] or f\"sqlite:///{here / 'gradebook.db'}\"\n"
             ")\n"
+            "c.FormgradeExtension.debug = False  # it would show a password\n"
         )
         path = self.folder / "nbgrader_config.py"
         if not path.is_file() or path.read_text(encoding="utf-8") != text:

@@ -17,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from gclib.chapters import CHAPTERS, repository
 from gclib.checks.cells import read_cells, source_of
@@ -49,17 +50,7 @@ def generate(root: Path, *, gradebook: str | None = None) -> list[Path]:
     Raises:
         GenerationFailed: nbgrader refused, or the result would leak a solution.
     """
-    with tempfile.TemporaryDirectory(prefix="gclib-chapters-") as folder:
-        stage = Path(folder)
-        config = load_config(root)
-        for chapter in CHAPTERS:
-            if not (root / "solutions" / chapter.notebook).is_file():
-                raise GenerationFailed(f"solutions/{chapter.notebook} is missing")
-        shutil.copytree(
-            root / "solutions",
-            stage / "solutions",
-            ignore=shutil.ignore_patterns(".ipynb_checkpoints", "__pycache__"),
-        )
+    with _staged(root) as (stage, config):
         for chapter in CHAPTERS:
             _run_nbgrader(config, stage, chapter.folder, None)
         problems = list(verify(stage / "solutions", stage / "chapters"))
@@ -69,6 +60,37 @@ def generate(root: Path, *, gradebook: str | None = None) -> list[Path]:
             for chapter in CHAPTERS:
                 _run_nbgrader(config, stage, chapter.folder, gradebook)
         return _swap(stage / "chapters", root / "chapters")
+
+
+def register(root: Path, gradebook: str) -> None:
+    """Register all chapters in a gradebook; ``chapters/`` stays as it is.
+
+    Args:
+        root: the checkout.
+        gradebook: URL of the gradebook.
+
+    Raises:
+        GenerationFailed: nbgrader refused.
+    """
+    with _staged(root) as (stage, config):
+        for chapter in CHAPTERS:
+            _run_nbgrader(config, stage, chapter.folder, gradebook)
+
+
+@contextlib.contextmanager
+def _staged(root: Path) -> Iterator[tuple[Path, Any]]:
+    """A temporary folder with a copy of ``solutions/``, and the settings."""
+    config = load_config(root)
+    for chapter in CHAPTERS:
+        if not (root / "solutions" / chapter.notebook).is_file():
+            raise GenerationFailed(f"solutions/{chapter.notebook} is missing")
+    with tempfile.TemporaryDirectory(prefix="gclib-chapters-") as folder:
+        shutil.copytree(
+            root / "solutions",
+            Path(folder, "solutions"),
+            ignore=shutil.ignore_patterns(".ipynb_checkpoints", "__pycache__"),
+        )
+        yield Path(folder), config
 
 
 def load_config(root: Path):
