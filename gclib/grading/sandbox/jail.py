@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import array
 import contextlib
+import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,24 @@ from typing import Any
 from gclib.checks.handle import StudentError
 from gclib.checks.work import Work
 from gclib.grading.sandbox import wire
-from gclib.grading.sandbox.remote import answer_of, work_of
+from gclib.grading.sandbox.bubblewrap import (
+    NoSandbox,
+    bubblewrap,
+    check_bubblewrap,
+    environment,
+)
+from gclib.grading.sandbox.containers import SOCKET, Container, check_container
+from gclib.grading.sandbox.remote import answer_of, page_of, work_of
 
-
-class NoSandbox(Exception):
-    """There is no way to run code safely here; ``str()`` says what to install."""
+__all__ = [
+    "Limits",
+    "NoSandbox",
+    "Sandbox",
+    "SandboxDied",
+    "Student",
+    "check_bubblewrap",
+    "check_sandbox",
+]
 
 
 class SandboxDied(Exception):
@@ -33,115 +45,75 @@ class SandboxDied(Exception):
 
 @dataclass(frozen=True)
 class Limits:
-    """What a student's process may use.
+    """What a student's code may use.
 
     Attributes:
-        memory: bytes on top of what Python and torch have.
+        memory: bytes on top of what Python and torch have, of all its processes together.
         call_seconds: wall-clock time of one call.
-        seconds: processor time of the process, and wall-clock time of all its calls.
+        seconds: processor time of a process, and wall-clock time of all its calls.
+        processes: how many there may be at a time.
     """
 
     memory: int = 2 * 2**30
     call_seconds: float = 20.0
     seconds: float = 120.0
+    processes: int = 64
 
 
-def bubblewrap(visible: Path) -> list[str]:
-    """The command that runs another one with nothing but the system, Python and ``visible``.
-
-    No network, no other processes, no place to write, no environment.
+def check_sandbox(kind: str = "bubblewrap", image: str = "") -> None:
+    """See that code can be run safely here.
 
     Args:
-        visible: the folder that holds the ``gclib`` which the code may see.
-
-    Raises:
-        NoSandbox: bubblewrap is missing or may not make namespaces here.
-    """
-    program = shutil.which("bwrap")
-    if program is None:
-        raise NoSandbox(
-            "bubblewrap is not installed; install it (Debian: apt install bubblewrap), or grade "
-            "code you trust with --unsafe"
-        )
-    command = [program, "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
-    command += [
-        "--clearenv",
-        "--setenv",
-        "PATH",
-        "/usr/bin:/bin",
-        "--setenv",
-        "HOME",
-        "/nonexistent",
-    ]
-    command += ["--setenv", "PYTHONDONTWRITEBYTECODE", "1", "--setenv", "LANG", "C.UTF-8"]
-    command += ["--setenv", "PYTHONPATH", str(visible)]
-    for path in _system():
-        command += ["--ro-bind", str(path), str(path)]
-    for name in ("bin", "sbin", "lib", "lib64", "lib32"):
-        path = Path("/", name)
-        if path.is_symlink():
-            command += ["--symlink", os.readlink(path), str(path)]
-        elif path.is_dir():
-            command += ["--ro-bind", str(path), str(path)]
-    command += ["--ro-bind", str(visible), str(visible)]
-    command += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev", "--remount-ro", "/"]
-    return [*command, "--chdir", "/", "--"]
-
-
-def check_bubblewrap() -> None:
-    """Run nothing in a sandbox, to see that it can be made.
+        kind: ``"bubblewrap"``, ``"docker"`` or ``"podman"``.
+        image: of a container.
 
     Raises:
         NoSandbox: it cannot; the message says why and what to do.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        command = [*bubblewrap(Path(folder)), "true"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        said = done.stderr.strip().split("\n")[-1]
-        raise NoSandbox(
-            f"bubblewrap cannot make a sandbox here ({said}); let users make namespaces (Debian: "
-            f"sysctl kernel.unprivileged_userns_clone=1), or grade code you trust with --unsafe"
-        )
-
-
-def _system() -> list[Path]:
-    """Read-only parts of the system that Python needs; the outermost folders only."""
-    found = {
-        Path("/usr"),
-        Path(sys.prefix),
-        Path(sys.base_prefix),
-        Path(sys.executable).resolve().parent.parent,
-        Path(sysconfig.get_paths()["purelib"]),
-        *(
-            Path("/etc", name)
-            for name in ("ld.so.cache", "ld.so.conf", "localtime", "alternatives")
-        ),
-    }
-    found = {path for path in found if path.exists()}
-    return sorted(path for path in found if not any(p in found for p in path.parents))
+    if kind == "bubblewrap":
+        check_bubblewrap()
+    else:
+        check_container(kind, image)
 
 
 class Sandbox:
     """A process in a sandbox that has imported torch, and a child of it for each student.
 
-    Use it as a context manager. When a student's code breaks it, the next student gets a new one.
+    Use it as a context manager, from one thread that lives as long: bubblewrap ends with the thread
+    that started it. When a student's code breaks it, the next student gets a new one.
 
     Args:
         visible: the folder that holds the ``gclib`` which students' code may see.
         limits: what one student may use.
-        unsafe: do without bubblewrap. The code then runs as you, in a process of its own that sees
-            your files and the network: for code you trust.
+        unsafe: do without a sandbox. The code then runs as you, in a process of its own that sees
+            your files: for code you trust. Limits and the filter of system calls hold there too.
+        kind: ``"bubblewrap"``, ``"docker"`` or ``"podman"``.
+        image: of a container; it has Python, and torch of the grader's version.
+        hidden: folders that bubblewrap must not show, like the class's; a container shows none.
+
+    Raises:
+        NoSandbox: the program is not installed.
     """
 
     def __init__(
-        self, visible: Path, limits: Limits | None = None, *, unsafe: bool = False
+        self,
+        visible: Path,
+        limits: Limits | None = None,
+        *,
+        unsafe: bool = False,
+        kind: str = "bubblewrap",
+        image: str = "",
+        hidden: Sequence[Path] = (),
     ) -> None:
         self.limits = limits or Limits()
-        self._wrap = [] if unsafe else bubblewrap(visible)
-        self._visible = visible
+        self._visible, self._alone = visible, not unsafe
+        self._container = (
+            None if unsafe or kind == "bubblewrap" else Container(kind, image, visible)
+        )
+        self._wrap = [] if unsafe or self._container else bubblewrap(visible, hidden)
         self._process: subprocess.Popen | None = None
         self._control: socket.socket | None = None
+        self._folder: tempfile.TemporaryDirectory | None = None
 
     def __enter__(self) -> Sandbox:
         return self
@@ -152,13 +124,20 @@ class Sandbox:
     def close(self) -> None:
         """End the sandbox and everything in it."""
         if self._control is not None:
-            self._control.close()
+            self._control.close()  # at which the process in there ends all others, then itself
             self._control = None
-        if self._process is not None:
-            self._process.kill()  # bubblewrap takes the first process of the namespace with it
+        if self._process is None:
+            return
+        if not self._wrap:  # bubblewrap takes its namespace with it, which is faster
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(5)
+        if self._process.poll() is None:
+            if self._container:
+                self._container.kill()
+            self._process.kill()
             self._process.wait()
-            self._said.close()
-            self._process = None
+        self._said.close()
+        self._process = None
 
     def start(self) -> None:
         """Start the process that imports torch.
@@ -166,34 +145,79 @@ class Sandbox:
         Raises:
             NoSandbox: it cannot be started; the message ends with what it said.
         """
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115
+        hello = self._start_container() if self._container else self._start_here()
+        try:
+            found = json.loads(hello)
+        except ValueError:
+            self._said.seek(0)
+            last = self._said.read().decode(errors="replace").strip().split("\n")[-3:]
+            self.close()
+            raise NoSandbox("the sandbox does not start: " + " / ".join(last)) from None
+        import torch
+
+        own = str(torch.__version__)
+        if _minor(str(found.get("torch"))) != _minor(own):
+            self.close()
+            raise NoSandbox(
+                f"the sandbox has torch {found.get('torch')}, the grader {own}; put the grader's "
+                f"version into the image, so that both count alike"
+            )
+
+    def _start_here(self) -> bytes:
         ours, theirs = socket.socketpair()
         number = theirs.fileno()
-        alone = "alone" if self._wrap else "among others"
-        command = [sys.executable, "-s", "-m", "gclib.grading.sandbox.worker", str(number), alone]
-        said = self._said = tempfile.TemporaryFile()  # noqa: SIM115
-        self._process = subprocess.Popen(
-            [*self._wrap, *command],
+        self._process = self._run(
+            [*self._wrap, sys.executable, *self._worker(str(number))],
             pass_fds=(number,),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=said,
-            cwd="/",
-            env={"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "PYTHONPATH": str(self._visible)},
+            env=environment(str(self._visible)) | {"PATH": os.environ.get("PATH", os.defpath)},
         )
         theirs.close()
         self._control = ours
-        ours.settimeout(120)
-        try:
-            ready = ours.recv(1)
-        except OSError:
-            ready = b""
-        if ready != b"R":
-            said.seek(0)
-            last = said.read().decode(errors="replace").strip().split("\n")[-3:]
-            self.close()
-            raise NoSandbox("the sandbox does not start: " + " / ".join(last))
+        return self._hello()
 
-    def _order(self, order: bytes, sent: socket.socket | None = None) -> None:
+    def _start_container(self) -> bytes:
+        container, limits = self._container, self.limits
+        server, folder = container.listen()
+        command = container.command(folder, self._worker(SOCKET), limits.memory, limits.processes)
+        self._process = self._run(command)
+        self._control = container.accept(server, self._process)
+        return self._hello() if self._control else b""
+
+    def _run(self, command: list[str], **options: Any) -> subprocess.Popen:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=self._said,
+            cwd="/",
+            **options,
+        )
+
+    def _worker(self, control: str) -> list[str]:
+        settings = {
+            "alone": self._alone,
+            "memory": self.limits.memory,
+            "seconds": int(self.limits.seconds) + 1,
+            "processes": self.limits.processes,
+            "running": _running(),
+        }
+        return ["-s", "-m", "gclib.grading.sandbox.worker", control, json.dumps(settings)]
+
+    def _hello(self) -> bytes:
+        """The line that the process sends once it has imported torch."""
+        self._control.settimeout(120)
+        line = bytearray()
+        with contextlib.suppress(OSError):
+            while not line.endswith(b"\n") and len(line) < 4096:
+                part = self._control.recv(1)
+                if not part:
+                    break
+                line += part
+        return bytes(line)
+
+    def _order(self, order: bytes, sent: socket.socket | None = None) -> bytes:
+        """Give an order; how the student's process stands then, see ``worker.Keeper``."""
         attached = []
         if sent is not None:
             numbers = array.array("i", [sent.fileno()])
@@ -201,9 +225,9 @@ class Sandbox:
         try:
             self._control.settimeout(30)
             self._control.sendmsg([order], attached)
-            if self._control.recv(1) == b"A":
-                return
-        except OSError:
+            if state := self._control.recv(1):
+                return state
+        except (OSError, AttributeError):
             pass
         self.close()
         raise SandboxDied("the sandbox has gone")
@@ -223,6 +247,20 @@ class Sandbox:
             student.end()
 
 
+def _minor(version: str) -> list[str]:
+    return version.split(".")[:2]
+
+
+def _running() -> int:
+    """How many threads this user has on this machine."""
+    count = 0
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if path.stat().st_uid == os.getuid():
+                count += len(os.listdir(path / "task"))
+    return count
+
+
 class Student:
     """The definitions of one student, in a process that is made again when the code ends it."""
 
@@ -232,76 +270,150 @@ class Student:
         self._left = sandbox.limits.seconds
         self.ended: list[str] = []  # why its processes ended early
 
+    def _fork(self) -> None:
+        """A new process, which has nothing of the student's."""
+        self.end()
+        sandbox = self._sandbox
+        for attempt in range(2):
+            ours, theirs = socket.socketpair()
+            try:
+                if sandbox._process is None:
+                    sandbox.start()
+                sandbox._order(b"F", theirs)
+                self._socket = ours
+                return
+            except BaseException as error:
+                ours.close()
+                if attempt or not isinstance(error, SandboxDied):
+                    raise
+            finally:
+                theirs.close()
+
     def work(self) -> Work:
         """The student's work, with handles in place of functions and classes.
 
         Raises:
             StudentError: reading the definitions ended the process or took too long.
         """
-        self.end()
-        sandbox = self._sandbox
-        ours, theirs = socket.socketpair()
-        for attempt in range(2):
-            try:
-                if sandbox._process is None:
-                    sandbox.start()
-                sandbox._order(b"F", theirs)
-                break
-            except SandboxDied:
-                if attempt:
-                    raise
-        theirs.close()
-        self._socket = ours
-        loaded = self.ask(
-            "load",
-            cells=[list(cell) for cell in self._cells],
-            origin=self._origin,
-            data=sandbox.limits.memory,
-            seconds=int(sandbox.limits.seconds) + 1,
-        )
+        self._fork()
+        cells = [list(cell) for cell in self._cells]
+        loaded = self.ask("load", cells=cells, origin=self._origin)
         return work_of(self.ask, loaded, self._origin)
 
     def begin(self) -> Work:
-        """The work in the state in which every check starts, in a new process if need be."""
-        if self._socket is None:
-            self._work = self.work()
-        self.ask("begin")
+        """The work in the state in which every check starts, in a new process if need be.
+
+        What an earlier call has left behind, processes or threads, does not reach the next check.
+
+        Raises:
+            StudentError: reading the definitions ended the process or took too long.
+        """
+        for attempt in range(2):
+            if self._socket is None or not self._calm():
+                self._work = self.work()
+                self._calm()
+            if self.ask("begin") is not False or attempt:
+                break
+            self.end()
         return self._work
 
-    def ask(self, do: str, **request: Any) -> Any:
+    def _calm(self) -> bool:
+        """End what the process has started; whether it is still there itself."""
+        try:
+            return self._sandbox._order(b"L") == b"A"
+        except SandboxDied:
+            return False
+
+    def page(self, sources: Sequence[str]) -> list[list[dict[str, Any]]]:
+        """Run cells of the notebook in order, in a new process, for a page to look at.
+
+        Args:
+            sources: of the code cells.
+
+        Returns:
+            For each cell what it shows: nbformat's outputs with text, PNG images and errors only.
+            A cell that takes too long is stopped; what could not be run says so.
+        """
+        limits, found = self._sandbox.limits, []
+        until, size = time.monotonic() + limits.seconds, 0
+        try:
+            self._fork()
+            for source in sources:
+                left = min(limits.call_seconds, until - time.monotonic())
+                if left <= 0:
+                    raise StudentError(f"the notebook took {limits.seconds:g} s in all: stopped")
+                outputs = page_of(self.ask("page", source=source, seconds=left, patience=left + 2))
+                size += len(json.dumps(outputs))
+                if size > _PAGE:
+                    raise StudentError(f"the notebook shows more than {_PAGE >> 20} MiB: stopped")
+                found.append(outputs)
+        except (StudentError, SandboxDied) as error:
+            for _ in sources[len(found) :]:
+                found.append([_not_run(str(error))])
+        self.end()
+        return found
+
+    def ask(self, do: str, *, patience: float | None = None, **request: Any) -> Any:
         """Send a request to the process; its result.
+
+        Args:
+            do: what to do.
+            patience: seconds to wait, in place of the limits'.
+            request: what it needs.
 
         Raises:
             StubReached, StudentError: as the student's code gave; StudentError too where it ended
                 its process, took too long, or sent what cannot be read.
         """
+        limits = self._sandbox.limits
         if self._socket is None:
             raise StudentError("the code ended its process before")
         if self._left <= 0:
             self.end()
-            raise StudentError(f"the code took {self._sandbox.limits.seconds:g} s in all: stopped")
-        begin = time.monotonic()
-        patience = min(self._sandbox.limits.call_seconds, self._left)
+            raise StudentError(f"the code took {limits.seconds:g} s in all: stopped")
+        begin, counted = time.monotonic(), patience is None
+        if patience is None:
+            patience = min(limits.call_seconds, self._left)
         try:
             wire.send(self._socket, wire.pack({"do": do, **request}), patience)
             return answer_of(wire.receive(self._socket, patience))
         except wire.Silence:
             why = f"the code took more than {patience:.0f} s: is there an endless loop?"
         except wire.Closed:
-            why = "the code ended its process, or asked for more memory than it may have"
+            why = ""
         except wire.BadMessage as error:
             why = f"the code sent {error}"
         finally:
-            self._left -= time.monotonic() - begin
+            if counted:
+                self._left -= time.monotonic() - begin
+        state = self.end()
+        why = self._because(state) or why or self._because(b"G")
         self.ended.append(why)
-        self.end()
         raise StudentError(why)
 
-    def end(self) -> None:
-        """Kill the process and all it started."""
+    def _because(self, state: bytes) -> str:
+        limits = self._sandbox.limits
+        return {
+            b"M": f"the code and the processes it started took more memory than the "
+            f"{limits.memory / 2**30:.3g} GiB they may have",
+            b"P": f"the code started more than {limits.processes} processes, or too many threads",
+            b"G": "the code ended its process, or asked for more memory than it may have",
+        }.get(state, "")
+
+    def end(self) -> bytes:
+        """Kill the process and all it started; how it stood, see ``worker.Keeper``."""
         if self._socket is None:
-            return
+            return b"A"
         self._socket.close()
         self._socket = None
-        with contextlib.suppress(SandboxDied):
-            self._sandbox._order(b"K")
+        try:
+            return self._sandbox._order(b"K")
+        except SandboxDied:
+            return b"G"
+
+
+_PAGE = 8 * 2**20
+
+
+def _not_run(why: str) -> dict[str, Any]:
+    return {"output_type": "stream", "name": "stderr", "text": f"not run: {why}\n"}

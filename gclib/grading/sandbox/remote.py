@@ -7,6 +7,8 @@ trusted for nothing: a wrong type or shape is a wrong answer.
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,6 +17,7 @@ from torch import Tensor
 
 from gclib.checks.handle import Call, Gradients, Opaque, StubReached, StudentError
 from gclib.checks.work import Work
+from gclib.grading.sandbox.page import IMAGE, TEXT
 
 Ask = Callable[..., Any]
 
@@ -121,6 +124,50 @@ def work_of(ask: Ask, loaded: Any, origin: str) -> Work:
     }
     handles = {name: RemoteHandle(ask, name, said) for name, said in texts["definitions"].items()}
     return Work(origin, handles, texts["problems"], texts["names"])
+
+
+def page_of(found: Any) -> list[dict[str, Any]]:
+    """What a sandbox says a cell shows, as nbformat's outputs of text, PNG images and errors."""
+    return [_output(_mapping(output)) for output in _sequence(found)[:200]]
+
+
+def _output(output: dict[str, Any]) -> dict[str, Any]:
+    kind = output.get("output_type")
+    if kind == "stream":
+        name = "stderr" if output.get("name") == "stderr" else "stdout"
+        return {"output_type": "stream", "name": name, "text": _text(output.get("text"))}
+    if kind == "error":
+        lines = [_text(line) for line in _sequence(output.get("traceback"))[:2000]]
+        name, value = _text(output.get("ename"))[:200], _text(output.get("evalue"))[:1000]
+        return {"output_type": "error", "ename": name, "evalue": value, "traceback": lines}
+    if kind not in ("display_data", "execute_result"):
+        raise _forged("an unknown output")
+    data = _mapping(output.get("data"))
+    shown = {}
+    if "text/plain" in data:
+        shown["text/plain"] = _text(data["text/plain"])
+    if "image/png" in data:
+        shown["image/png"] = _png(data["image/png"])
+    plain = {"output_type": kind, "data": shown, "metadata": {}}
+    if kind == "execute_result":
+        plain["execution_count"] = _integer(output.get("execution_count"))
+    return plain
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise _forged("no text")
+    return value[: TEXT + 100]
+
+
+def _png(value: Any) -> str:
+    try:
+        image = base64.b64decode(value, validate=True)
+    except (binascii.Error, TypeError, ValueError):
+        raise _forged("no image") from None
+    if not image.startswith(b"\x89PNG\r\n\x1a\n") or len(image) > IMAGE:
+        raise _forged("no image")
+    return base64.b64encode(image).decode()
 
 
 def _call(found: Any, sent: tuple) -> Call:

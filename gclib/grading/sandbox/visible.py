@@ -34,7 +34,10 @@ _ALWAYS = (
     "course.py",
     "grading/__init__.py",
 )
-_WORKER = ("grading/sandbox/__init__.py", "grading/sandbox/wire.py", "grading/sandbox/worker.py")
+_WORKER = tuple(
+    f"grading/sandbox/{name}.py"
+    for name in ("__init__", "limits", "page", "seccomp", "watch", "wire", "worker")
+)
 # In every bundle: the commands of a student, and what visible checks need.
 _COMMANDS = (
     "checks/expected.py",

@@ -1,22 +1,25 @@
 """What runs inside of a sandbox: a process that has imported torch, and its children.
 
-``python -m gclib.grading.sandbox.worker N alone`` serves the control socket of file descriptor N.
-It never runs a student's code; for each student it forks a child, which has the definitions and
-answers calls on a socket of its own. Whoever controls the child controls its answers, so the grader
-believes none of them: it sends inputs, gets tensors, and judges.
+``python -m gclib.grading.sandbox.worker CONTROL SETTINGS`` serves the control socket that CONTROL
+names: a file descriptor, or the path of a socket to connect to. It never runs a student's code; for
+each student it forks a child, which has the definitions and answers calls on a socket of its own.
+Whoever controls the child controls its answers, so the grader believes none of them: it sends
+inputs, gets tensors, and judges.
 """
 
 from __future__ import annotations
 
 import array
-import contextlib
-import ctypes
+import json
 import os
+import platform
 import random
-import resource
+import select
 import signal
 import socket
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -33,92 +36,125 @@ from gclib.checks.handle import (
     StudentError,
 )
 from gclib.checks.work import Work, load_cells
-from gclib.grading.sandbox import wire
+from gclib.grading.sandbox import limits, seccomp, wire
+from gclib.grading.sandbox.page import Page
+from gclib.grading.sandbox.watch import Others
 
-_PR_SET_DUMPABLE = 4
 _MESSAGES = 4096  # characters of a student's error that are passed on
+_LOOK = 0.05  # seconds between two looks at what a student's processes take
+_THREADS = 4  # for each process that they may have
 
 
-def serve_control(number: int, alone: bool) -> None:
-    """Obey the grader: ``F`` with a socket forks a child for it, ``K`` kills all there are.
+class Keeper:
+    """Forks a child for each student, watches what it and its own children take, and ends them.
+
+    Orders are single bytes: ``F`` with a socket forks a child that serves it, ``L`` ends what the
+    child has started, ``K`` ends all. The answer says how it stands: ``A``, all is well, or why
+    there is no child any more: ``G``, it has gone, ``M``, they took too much memory, ``P``, there
+    were too many of them.
 
     Args:
-        number: the file descriptor of the socket.
-        alone: this process and its children are the only ones it can see. If not, only what is in
-            the child's session is killed.
+        control: the grader's socket.
+        settings: alone, memory, seconds, processes, running; see ``jail.Sandbox``.
     """
-    child = 0
-    control = socket.socket(fileno=number)
-    with contextlib.suppress(OSError, AttributeError):
-        # No child may look into this process or take its socket.
-        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-    control.sendall(b"R")
-    while True:
-        order, attached, _, _ = control.recvmsg(1, socket.CMSG_LEN(4))
-        if not order:
-            return
-        if alone:
-            _kill_others()
-        elif child:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            child = 0
+
+    def __init__(self, control: socket.socket, settings: dict[str, Any]) -> None:
+        self.control, self.settings = control, settings
+        self.others = Others(settings["alone"])
+        self.child = 0
+        self.state = b"A"
+        # What a child has at first is counted with it.
+        self.most = settings["memory"] + limits.size("RssAnon")
+
+    def serve(self) -> None:
+        """Obey the grader until it goes away."""
+        try:
+            while True:
+                pause = None
+                if self.child:
+                    begin = time.monotonic()
+                    self.look()
+                    pause = max(_LOOK, 2 * (time.monotonic() - begin))
+                if not select.select([self.control], [], [], pause)[0]:
+                    continue
+                order, attached, _, _ = self.control.recvmsg(1, socket.CMSG_LEN(4))
+                if not order:
+                    return
+                self.obey(order, attached)
+        finally:
+            self.others.kill()
+
+    def obey(self, order: bytes, attached: list) -> None:
+        """Follow one order, and answer."""
+        if self.child:
+            self.look()
+        state = self.state
+        if order == b"L":
+            if self.child:
+                try:
+                    self.others.kill_but(self.child, seconds=5)
+                except TimeoutError:
+                    self.end(b"P")
+                self.look()
+            state = self.state
+        else:
+            self.end(b"A")
         if order == b"F":
+            state = b"A"
             numbers = array.array("i")
             numbers.frombytes(attached[0][2][:4])
-            child = os.fork()
-            if child == 0:
-                _be_child(control, numbers[0])
-            with contextlib.suppress(OSError):  # the child does the same; who is first, wins
-                os.setpgid(child, child)
+            parent = os.getpid()
+            self.child = os.fork()
+            if self.child == 0:
+                _be_child(self.control, numbers[0], self.settings, parent)
             os.close(numbers[0])
-        control.sendall(b"A")
+        self.control.sendall(state)
 
-
-def _kill_others() -> None:
-    """End every process of the sandbox but this one and the first."""
-    while True:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(-1, signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG) != (0, 0):
-                pass
-        running = [int(name) for name in os.listdir("/proc") if name.isdigit()]
-        if set(running) <= {1, os.getpid()}:
+    def look(self) -> None:
+        """End everything if the child has ended or they take too much."""
+        if self.child in self.others.reap():
+            self.end(b"G")
             return
+        processes = self.settings["processes"]
+        if self.others.alone and len(self.others.numbers()) > 2 * processes:
+            self.end(b"P")  # a flood; looking closer would only take time
+            return
+        tasks = self.others.tasks()
+        if len(tasks) > processes or sum(t.threads for t in tasks) > _THREADS * processes:
+            self.end(b"P")
+        elif sum(task.memory for task in tasks) > self.most and self._too_much():
+            self.end(b"M")
+
+    def _too_much(self) -> bool:
+        """Whether they take too much for longer than one that starts a program counts twice."""
+        for _ in range(2):
+            if self.others.memory() <= self.most:
+                return False
+            time.sleep(0.005)
+        return True
+
+    def end(self, state: bytes) -> None:
+        """End all of them, and keep why."""
+        self.others.kill()
+        self.child, self.state = 0, state
 
 
-def _be_child(control: socket.socket, number: int) -> None:
+def _be_child(control: socket.socket, number: int, settings: dict[str, Any], parent: int) -> None:
     """Serve one student, then leave without running anything of the parent's."""
     status = 1
     try:
         control.close()
-        with contextlib.suppress(OSError):
-            os.setpgid(0, 0)
+        limits.be_watched(parent)
+        os.setsid()  # where the kernel groups sessions, a flood here leaves the parent its share
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+        for standard in (1, 2):
+            os.dup2(0, standard)  # /dev/null
+        limits.limit(settings["memory"], settings["seconds"], settings["running"])
+        seccomp.install()
         serve(number)
         status = 0
     finally:
         os._exit(status)
-
-
-def limit(data: int, seconds: int) -> None:
-    """Limit this process: private memory on top of what it has, processor time, files, cores."""
-    with open("/proc/self/status", encoding="ascii") as file:
-        now = next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmData"))
-    for what, most in (
-        (resource.RLIMIT_DATA, now + data),
-        (resource.RLIMIT_CPU, seconds),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_NOFILE, 64),
-        (resource.RLIMIT_NPROC, 64),
-    ):
-        _, hard = resource.getrlimit(what)
-        if hard != resource.RLIM_INFINITY:
-            most = min(most, hard)
-        resource.setrlimit(what, (most, most))
 
 
 def serve(number: int) -> None:
@@ -145,6 +181,7 @@ class _Student:
     def __init__(self) -> None:
         self.work: Work | None = None
         self.modules: list[ModuleHandle] = []
+        self.shell: Page | None = None
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         do: dict[str, Callable] = {
@@ -153,6 +190,7 @@ class _Student:
             "function": self.function,
             "build": self.build,
             "module": self.module,
+            "page": self.page,
         }
         try:
             return {"result": do[request.pop("do")](**request)}
@@ -165,8 +203,7 @@ class _Student:
         except BaseException as error:
             return _failure(StudentError(f"{type(error).__name__}: {error}"))
 
-    def load(self, cells: list, origin: str, data: int, seconds: int) -> dict[str, Any]:
-        limit(data, seconds)
+    def load(self, cells: list, origin: str) -> dict[str, Any]:
         self.work = load_cells([tuple(cell) for cell in cells], origin)
         self.modules.clear()
         return {
@@ -179,14 +216,19 @@ class _Student:
             "names": {str(k): str(v) for k, v in self.work.names.items()},
         }
 
-    def begin(self) -> None:
-        """Before each check: the state in which every check starts, and no modules."""
+    def begin(self) -> bool:
+        """Before each check: the state in which every check starts, and no modules.
+
+        Returns:
+            Whether nothing else is at work here: no thread that the code has left.
+        """
         self.modules.clear()
         warnings.simplefilter("ignore")
         torch.set_default_dtype(torch.float32)
         torch.set_grad_enabled(True)
         torch.manual_seed(0)
         random.seed(0)
+        return threading.active_count() == 1
 
     def function(self, name: str, method: str, inputs: tuple, options: dict) -> Any:
         handle = Handle(self.work.definitions[name])
@@ -206,6 +248,12 @@ class _Student:
         if method not in known:
             raise ValueError(method)
         return _as_plain(getattr(self.modules[index], method)(*inputs, **options))
+
+    def page(self, source: str, seconds: float) -> list[dict[str, Any]]:
+        """Run a cell of the notebook; what it shows."""
+        if self.shell is None:
+            self.shell = Page()
+        return self.shell.run(source, seconds)
 
 
 def _as_plain(value: Any) -> Any:
@@ -230,26 +278,33 @@ def _failure(error: StudentError) -> dict[str, Any]:
 
 
 def is_alone() -> bool:
-    """Whether bubblewrap is the first process that this one can see.
+    """Whether this is a namespace's first process: only then may it kill all others it sees."""
+    return os.getpid() == 1
 
-    Only then may it kill all others: anywhere else those are the user's.
-    """
-    try:
-        with open("/proc/1/comm", encoding="ascii") as file:
-            return file.read().strip() == "bwrap" and os.getppid() <= 1
-    except OSError:
-        return False
+
+def connect(control: str) -> socket.socket:
+    """The grader's socket: an open file descriptor's number, or the path of one that listens."""
+    if control.isdigit():
+        return socket.socket(fileno=int(control))
+    found = socket.socket(socket.AF_UNIX)
+    found.connect(control)
+    return found
 
 
 def main() -> None:
-    """Serve the control socket whose number is the first argument."""
-    alone = sys.argv[2] == "alone"
-    if alone and not is_alone():
+    """Serve the control socket that the first argument names, as the second one says."""
+    settings = json.loads(sys.argv[2])
+    if settings["alone"] and not is_alone():
         sys.exit("not in a sandbox of its own")
     torch.set_num_threads(1)  # a pool of threads would not survive the fork
     torch.set_num_interop_threads(1)
     torch.zeros(1, requires_grad=True).sum()  # first calls are slow; no backward: it makes threads
-    serve_control(int(sys.argv[1]), alone)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    limits.close_to_children()
+    control = connect(sys.argv[1])
+    versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
+    control.sendall(json.dumps(versions).encode() + b"\n")
+    Keeper(control, settings).serve()
 
 
 if __name__ == "__main__":
