@@ -117,7 +117,8 @@ def test_formulas_nested_too_deep_are_shown_as_text():
 
 MARKS = r"""
     < > a script / ! ? [ ] ( ) : & # ; lt &lt; &#60; \ href \href \def begin { } $ $$ ` ```
-    align ~~~ mermaid = - * _ | 1. javascript http // :// www. attachment: &amp; amp; ]( ]: </ \begin{
+    align ~~~ mermaid = - * _ | 1. javascript http // :// www. attachment: &amp; amp; ]( ]:
+    </ \begin{
 """
 PIECES = [*MARKS.split(), "\n", "\n\n", " ", "  \n", "\t", "\0", "\u202e", "\u200b", "\ud800"]
 
