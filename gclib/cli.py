@@ -116,6 +116,9 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--quick", action="store_true", help="one small shape, to try the command")
     command.add_argument("--compiled", action="store_true", help="torch.compile as well")
     command.add_argument(
+        "--graph", action="store_true", help="as CUDA graphs as well: without launches"
+    )
+    command.add_argument(
         "--tuned", action="store_true", help="let the C library keep large blocks (Linux)"
     )
     command.add_argument("--json", action="store_true", help="print the records")
@@ -414,13 +417,15 @@ def _bench(options: argparse.Namespace) -> int:
         sys.stdout.flush()
         return subprocess.call(arguments, env=os.environ | report.TUNED)
     dtypes = tuple(options.dtype or blocks.DTYPES)
+    if options.graph and options.device != "cuda":
+        return _fail("--graph: only with --device cuda")
     how = {"device": options.device, "rounds": options.rounds}
+    how |= {"compiled": options.compiled, "graph": options.graph}
     if options.what == "blocks":
         records = blocks.run(
             groups=chosen,
             dtypes=dtypes,
             shapes=blocks.QUICK_SHAPES if options.quick else tuple(options.shape or ()),
-            compiled=options.compiled,
             **how,
         )
     else:
@@ -438,7 +443,8 @@ def _bench(options: argparse.Namespace) -> int:
             )
     parts = [*(options.block or []), options.device, report.allocator(), *(options.dtype or [])]
     parts += ["x".join(map(str, shape)) for shape in options.shape or ()]
-    parts += ["compiled"] * options.compiled
+    parts += [f"{options.examples}-examples"] * bool(options.examples)
+    parts += ["compiled"] * options.compiled + ["graph"] * options.graph
     return _bench_show(options, parts, records)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gclib.bench.measure import OtherLoad, median_interval, peak_bytes, time_rounds
+from gclib.bench.measure import OtherLoad, graphed, median_interval, peak_bytes, time_rounds
 from gclib.bench.peers import PEERS, build_all
 
 # C4 of ImageNet, C4 and C5 of COCO, C2 of ImageNet: from 12 to 33 MiB in float32.
@@ -22,6 +22,8 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 LAYOUTS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
 MODES = ("forward", "training")
 LARGEST = 4 * 2**30  # bytes of a pair tensor that is still tried
+HOWS = (" compiled", " graph")  # endings of names of implementations that do not run eagerly
+REPEAT = 10  # calls in one CUDA graph
 
 
 def cells(
@@ -38,7 +40,12 @@ def cells(
 
 
 def measure(
-    cell: dict[str, Any], *, device: str = "cpu", rounds: int = 7, compiled: bool = False
+    cell: dict[str, Any],
+    *,
+    device: str = "cpu",
+    rounds: int = 7,
+    compiled: bool = False,
+    graph: bool = False,
 ) -> list[dict[str, Any]]:
     """Time and peak memory of every implementation in one cell.
 
@@ -47,6 +54,7 @@ def measure(
         device: ``"cpu"`` or ``"cuda"``.
         rounds: rounds in which all take turns in random order.
         compiled: also measure each under ``torch.compile``.
+        graph: also measure each as a CUDA graph, in which launches cost nothing.
 
     Returns:
         One record for each mode and implementation, with ``median``, ``low``, ``high`` (bounds of
@@ -78,12 +86,19 @@ def measure(
             peer = PEERS[cell["group"]].get(name.removesuffix(" compiled"))
             if mode == "forward" or peer is None or peer.trains:
                 calls[name] = (_forward if mode == "forward" else _training)(module, x, grad)
+        plain = dict(calls)
+        if graph:
+            calls |= {f"{name} graph": graphed(call, REPEAT) for name, call in plain.items()}
         seconds = time_rounds(calls, rounds, synchronise=synchronise, others=OtherLoad())
+        for name in seconds.keys() - plain.keys():
+            seconds[name] = [value / REPEAT for value in seconds[name]]
         # A pass reads or writes x once; a copy is two.
         passes = 3 if mode == "forward" else 7
-        floor = passes * statistics.median(seconds.pop("copy")) / 2
+        copies = {name: seconds.pop(name) for name in ("copy", "copy graph") if name in seconds}
         for name, values in seconds.items():
             low, high = median_interval(values)
+            same = copies["copy graph" if name.endswith(" graph") else "copy"]
+            floor = passes * statistics.median(same) / 2
             records.append(
                 {
                     **cell,
@@ -94,7 +109,7 @@ def measure(
                     "low": low,
                     "high": high,
                     "floor": floor,
-                    "peak": _peak(calls[name], device),
+                    "peak": _peak(plain[name.removesuffix(" graph")], device),
                     "input": x.numel() * x.element_size(),
                 }
             )
@@ -142,24 +157,30 @@ def run(
     rounds: int = 7,
     shapes: tuple[tuple[int, ...], ...] = (),
     compiled: bool = False,
+    graph: bool = False,
 ) -> list[dict[str, Any]]:
     """Measure all cells, with a line on stderr after each."""
     todo = list(cells(groups, dtypes, shapes))
     records = []
     for count, cell in enumerate(todo, start=1):
-        found = measure(cell, device=device, rounds=rounds, compiled=compiled)
+        found = measure(cell, device=device, rounds=rounds, compiled=compiled, graph=graph)
         records += found
         best = {}
-        for mode in MODES:
-            of_mode = [r for r in found if r["mode"] == mode]
-            of_mode = [r for r in of_mode if not r["implementation"].endswith(" compiled")]
-            ours = next(r["median"] for r in of_mode if r["implementation"] == "gclib")
-            theirs = [r["median"] for r in of_mode if r["implementation"] != "gclib"]
-            best[mode] = f"{min(theirs) / ours:.2f}×" if theirs else "no peer"
+        for how in ("", " graph") if graph else ("",):
+            for mode in MODES:
+                of_mode = {
+                    r["implementation"].removesuffix(how): r["median"]
+                    for r in found
+                    if r["mode"] == mode and r["implementation"].endswith(how)
+                }
+                of_mode = {n: value for n, value in of_mode.items() if not n.endswith(HOWS)}
+                ours = of_mode.pop("gclib")
+                ratio = f"{min(of_mode.values()) / ours:.2f}×" if of_mode else "no peer"
+                best[mode + how] = f"{mode}{how} {ratio}"
         shape = "×".join(map(str, cell["shape"]))
         print(
             f"{count}/{len(todo)} {cell['group']} {shape} {cell['dtype']} {cell['layout']}: best "
-            f"peer / gclib: forward {best['forward']}, training {best['training']}",
+            f"peer / gclib: {', '.join(best.values())}",
             file=sys.stderr,
             flush=True,
         )

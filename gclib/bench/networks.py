@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from gclib.bench.blocks import _forward, _peak, _training
-from gclib.bench.measure import OtherLoad, median_interval, time_rounds
+from gclib.bench.measure import OtherLoad, graphed, median_interval, time_rounds
 from gclib.bench.peers import OURS, PEERS, _random
 
 # Rows of the paper's table 4: blocks in c3 to c5, or one before the last residual block of c4.
@@ -48,11 +48,17 @@ def run(
     size: int = 224,
     rounds: int = 7,
     groups: tuple[str, ...] = GROUPS,
+    compiled: bool = False,
+    graph: bool = False,
 ) -> list[dict[str, Any]]:
     """Inference and training step (forward and backward) of every network, taking turns.
 
     Networks are in evaluation mode for inference and in training mode for the step. Blocks have
     random weights, none is zero. The step includes the gradient of the images.
+
+    With ``compiled`` each also runs under ``torch.compile``, with ``graph`` each (the compiled too)
+    also as a CUDA graph, in which launches cost nothing; both stand over the bare network that is
+    run in the same way.
     """
     builds: dict[str, Any] = {"no block": None}
     for group in groups:
@@ -70,21 +76,33 @@ def run(
     x = x.contiguous(memory_format=layout)
     grad = torch.randn(examples, 1000, device=device, dtype=dtype)
     synchronise = torch.cuda.synchronize if device == "cuda" else lambda: None
+    pool = torch.cuda.graph_pool_handle() if graph else None
     records: list[dict[str, Any]] = []
     for mode, make in (("inference", _forward), ("training", _training)):
-        calls = {
-            name: make(network.train(mode == "training"), x, grad)
-            for name, network in networks.items()
-        }
+        calls: dict[str, Any] = {}
+        if compiled:
+            torch._dynamo.reset()
+            torch._dynamo.config.recompile_limit = 2 * len(networks)  # all share one forward()
+        for name, network in networks.items():
+            network.train(mode == "training")
+            calls[name] = make(network, x, grad)
+            if compiled:
+                calls[f"{name} compiled"] = make(torch.compile(network, fullgraph=True), x, grad)
+        peaks = {name: _peak(call, device) for name, call in calls.items()}
+        if graph:
+            graphs = {f"{name} graph": graphed(call, pool=pool) for name, call in calls.items()}
+            peaks |= {name: peaks[name.removesuffix(" graph")] for name in graphs}
+            calls |= graphs
         # Each group beside its own runs of the bare network: seconds later the machine may be busy.
         for group in groups:
+            bare = [name for name in calls if name.startswith("no block")]
             names = [name for name in calls if name.startswith(f"{group} · ")]
-            turns = {name: calls[name] for name in ("no block", *names)}
+            turns = {name: calls[name] for name in (*bare, *names)}
             print(f"{mode}, {group}: {rounds} rounds", file=sys.stderr, flush=True)
             seconds = time_rounds(turns, rounds, synchronise=synchronise, others=OtherLoad())
-            base = seconds["no block"]
             for name in names if group != groups[0] else turns:
-                ratios = [a / b for a, b in zip(seconds[name], base, strict=True)]
+                how = max((b for b in bare if name.endswith(b[len("no block") :])), key=len)
+                ratios = [a / b for a, b in zip(seconds[name], seconds[how], strict=True)]
                 low, high = median_interval(ratios)
                 records.append(
                     {
@@ -99,7 +117,7 @@ def run(
                         "ratio": statistics.median(ratios),
                         "low": low,
                         "high": high,
-                        "peak": _peak(calls[name], device),
+                        "peak": peaks[name],
                     }
                 )
     return records

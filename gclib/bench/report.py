@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from gclib.bench.blocks import HOWS
 from gclib.bench.course import SECONDS
 
 # glibc gives blocks of more than 32 MiB back to the system at once, so that each large result
@@ -21,6 +22,12 @@ TUNED = {
     "MALLOC_TRIM_THRESHOLD_": str(2**35),
     "MALLOC_TOP_PAD_": str(2**29),
 }
+
+# What a column of graphs says.
+GRAPH = (
+    "the same work recorded once and replayed, without Python and without launches: the time of "
+    "the GPU alone. Maps of up to some 50 MiB then stay in its cache from one call to the next."
+)
 
 Record = Mapping[str, Any]
 
@@ -89,11 +96,11 @@ def read(folder: Path) -> dict[str, dict[str, Any]]:
     return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}
 
 
-def pairs(records: Iterable[Record], *, compiled: bool = False) -> list[dict[str, Any]]:
+def pairs(records: Iterable[Record], how: str = "") -> list[dict[str, Any]]:
     """Each cell and mode with our time, the best peer's, and both peaks of memory.
 
     ``ratio`` is the best peer's median over ours: above 1 we are faster. Eager implementations
-    stand beside eager ones, and with ``compiled`` compiled beside compiled.
+    stand beside eager ones; with ``how`` one of ``HOWS`` those that ran so stand beside each other.
     """
     grouped: dict[tuple, list[Record]] = {}
     for record in records:
@@ -101,7 +108,8 @@ def pairs(records: Iterable[Record], *, compiled: bool = False) -> list[dict[str
         grouped.setdefault(key, []).append(record)
     found = []
     for same in grouped.values():
-        chosen = [r for r in same if r["implementation"].endswith(" compiled") == compiled]
+        ending = HOWS if how == "" else how
+        chosen = [r for r in same if r["implementation"].endswith(ending) == (how != "")]
         if not chosen:
             continue
         (ours,) = (r for r in chosen if r["implementation"].startswith("gclib"))
@@ -211,6 +219,116 @@ def _targets(rows: list[dict[str, Any]]) -> list[list[str]]:
     return lines
 
 
+def _on_gpu(records: Iterable[Record]) -> bool:
+    return any(r.get("device") == "cuda" for r in records)
+
+
+def _gpu_targets(rows: list[dict[str, Any]], graphs: list[dict[str, Any]]) -> list[list[str]]:
+    """On a GPU no block may be slower than a peer, neither with its launches nor without."""
+    lines = []
+    for how, found in (("", rows), (", as CUDA graph", graphs)):
+        for group in dict.fromkeys(r["group"] for r in found):
+            for mode in ("forward", "training"):
+                same = [r for r in found if (r["group"], r["mode"]) == (group, mode) and r["ratio"]]
+                if same:
+                    least = min(r["ratio"] for r in same)
+                    slower = sum(r["slower"] for r in same)
+                    lines.append(
+                        [
+                            f"{group} {mode}{how}, smallest",
+                            "1×",
+                            f"{least:.2f}×" + f", slower in {slower} of {len(same)}" * bool(slower),
+                            "no" if slower else "yes" if least >= 1 else "within the intervals",
+                        ]
+                    )
+    return lines
+
+
+def _launches(rows: list[dict[str, Any]], graphs: list[dict[str, Any]]) -> list[str]:
+    """How much of the time on a GPU is the start of kernels and not their work."""
+    if graphs:
+        shares = [1 - g["median"] / r["median"] for r, g in zip(rows, graphs, strict=True)]
+        most = sum(share > 0.5 for share in shares)
+        text = (
+            f"Launch-bound: in {most} of {len(rows)} cells more than half of our time is Python "
+            f"and the start of kernels (median {100 * statistics.median(shares):.0f} %), during "
+            f"which the GPU waits; the same work replayed as a CUDA graph does not need it. In a "
+            f"network whose layers keep the GPU busy this time is hidden behind them."
+        )
+    else:
+        over = [r["median"] / r["floor"] for r in rows if not r["group"].startswith("nl")]
+        if not over:
+            return []
+        most = sum(value > 3 for value in over)
+        text = (
+            f"Launch-bound: in {most} of {len(over)} cells of GC, SNL and SE our time is more than "
+            f"three times the floor, and the floor itself, a copy of a few microseconds, is mostly "
+            f"its start. These times are those of Python and of the start of kernels, whatever "
+            f"the size of the map; `--graph` measures the work without them."
+        )
+    return [text, ""]
+
+
+def _numbers(record: Record) -> str:
+    """What a network computes with."""
+    return f"{record['dtype']}, {record['layout']}, {record['examples']} examples"
+
+
+def _ending(record: Record) -> str:
+    """How the network of a record ran: "", " compiled", " graph" or " compiled graph"."""
+    name = record["network"]
+    while name.endswith(HOWS):
+        name = name[: name.rindex(" ")]
+    return record["network"][len(name) :]
+
+
+def _network_targets(records: list[Record]) -> list[list[str]]:
+    """What the GC blocks may add to a training step, and that they add no more than the peers'."""
+    lines = []
+    for r in records:
+        how = _ending(r)
+        if (r["network"], r["mode"]) != (f"gc · gclib{how}", "training"):
+            continue
+        most = 3 if r["device"] == "cuda" else 4
+        found = 100 * (r["ratio"] - 1)
+        what = f"GC-ResNet-50 training, {_numbers(r)}{',' * bool(how)}{how}"
+        met = "yes" if found <= most else "no"
+        lines.append([what, f"at most +{most} %", f"{found:+.1f} %", met])
+        peers = [
+            p
+            for p in records
+            if p["network"].startswith("gc · ")
+            and p is not r
+            and (_ending(p), p["mode"], _numbers(p)) == (how, r["mode"], _numbers(r))
+        ]
+        if peers and r["device"] == "cuda":
+            best = min(peers, key=lambda p: p["ratio"])
+            name = best["network"][len("gc · ") :].removesuffix(how)
+            rest = f"{100 * (best['ratio'] - 1):+.1f} % ({name})"
+            met = "within the intervals" if r["low"] <= best["high"] else "no"
+            met = "yes" if r["ratio"] <= best["ratio"] else met
+            lines.append(["– beside the best peer", rest, f"{found:+.1f} %", met])
+    return lines
+
+
+def _bare_launches(records: list[Record]) -> list[str]:
+    """Whether the bare network itself waits for its launches."""
+    found = []
+    for mode in ("inference", "training"):
+        times = {r["network"]: r["median"] for r in records if r["mode"] == mode}
+        if {"no block", "no block graph"} <= times.keys():
+            eager, graph = times["no block"], times["no block graph"]
+            busy = 100 * graph / eager
+            found.append(
+                f"{mode}: the bare network takes {_ms(eager)} ms eagerly and {_ms(graph)} ms as a "
+                f"graph, so the GPU works {busy:.0f} % of the time"
+                + (" and each further launch adds its full cost" if busy < 90 else "")
+            )
+    if not found:
+        return []
+    return ["Launch-bound or not, " + "; ".join(found) + ".", ""]
+
+
 def _bounds(rows: list[dict[str, Any]]) -> list[str]:
     """How much faster than the peers a block at the floor would be: no target can be above."""
     found = []
@@ -309,47 +427,51 @@ def as_markdown(runs: Mapping[str, Mapping[str, Any]]) -> str:
     else:
         lines += ["In no cell.", ""]
     lines += ["## Targets", ""]
+    networks = {name: run for name, run in runs.items() if name.startswith("networks")}
     for name, found in rows.items():
-        if targets := _targets(found):
+        graphs = pairs(blocks[name]["records"], " graph")
+        on_gpu = _on_gpu(found)
+        if targets := _gpu_targets(found, graphs) if on_gpu else _targets(found):
             lines += [f"Run `{name}`:", ""]
             lines += _table(["what", "target", "found", "met"], targets)
-            lines += _bounds(found)
+            lines += _launches(found, graphs) if on_gpu else _bounds(found)
+    for name, run in networks.items():
+        if targets := _network_targets(run["records"]):
+            lines += [f"Run `{name}`:", ""]
+            lines += _table(["what", "target", "found", "met"], targets)
     for name, run in runs.items():
         if name.startswith("course"):
             lines += [f"## The course, run `{name}`", "", *_how(run), *_course(run["records"])]
-    networks = {name: run for name, run in runs.items() if name.startswith("networks")}
     for name, run in networks.items():
         lines += [f"## ResNet-50, run `{name}`", "", *_how(run)]
         lines += [
-            "Time over the network without a block: the median of the rounds' ratios, and its 95 % "
-            "interval. Each kind of block takes turns with its own runs of the bare network. The "
-            "step is forward and backward, without the optimiser. GC, SE and SNL stand in every "
-            "residual block of c3 to c5, NL once in c4.",
+            "Time over the network without a block, run in the same way: the median of the rounds' "
+            "ratios, and its 95 % interval. Each kind of block takes turns with its own runs of "
+            "the bare network. The step is forward and backward, without the optimiser. GC, SE and "
+            "SNL stand in every residual block of c3 to c5, NL once in c4.",
             "",
         ]
-        lines += _table(
-            ["network", "mode", "ms", "over no block", "interval", "peak MiB"],
-            [
+        if any(r["network"].endswith(" graph") for r in run["records"]):
+            lines += [f"*graph*: {GRAPH}", ""]
+        for numbers in dict.fromkeys(_numbers(r) for r in run["records"]):
+            same = [r for r in run["records"] if _numbers(r) == numbers]
+            if _on_gpu(same):
+                lines += [f"In {numbers}:", ""]
+            lines += _table(
+                ["network", "mode", "ms", "over no block", "interval", "peak MiB"],
                 [
-                    r["network"],
-                    r["mode"],
-                    _ms(r["median"]),
-                    f"{100 * (r['ratio'] - 1):+.1f} %",
-                    f"{100 * (r['low'] - 1):+.1f} to {100 * (r['high'] - 1):+.1f} %",
-                    f"{r['peak'] / 2**20:.0f}",
-                ]
-                for r in sorted(run["records"], key=lambda r: (r["mode"], r["ratio"]))
-            ],
-        )
-        for r in run["records"]:
-            if (r["network"], r["mode"]) == ("gc · gclib", "training"):
-                most = 3 if r["device"] == "cuda" else 4
-                found = 100 * (r["ratio"] - 1)
-                met = "met" if found <= most else "missed"
-                lines += [
-                    f"Target for our GC: at most +{most} % of a step; {found:+.1f} %: {met}.",
-                    "",
-                ]
+                    [
+                        r["network"],
+                        r["mode"],
+                        _ms(r["median"]),
+                        f"{100 * (r['ratio'] - 1):+.1f} %",
+                        f"{100 * (r['low'] - 1):+.1f} to {100 * (r['high'] - 1):+.1f} %",
+                        f"{r['peak'] / 2**20:.0f}",
+                    ]
+                    for r in sorted(same, key=lambda r: (r["mode"], _ending(r), r["ratio"]))
+                ],
+            )
+            lines += _bare_launches(same)
     for name, run in blocks.items():
         lines += [f"## Blocks, run `{name}`", "", *_how(run)]
         lines += _table(
@@ -382,6 +504,7 @@ def as_markdown(runs: Mapping[str, Mapping[str, Any]]) -> str:
             ],
         )
         lines += _compiled(run["records"], rows[name])
+        lines += _graphs(run["records"], rows[name])
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -424,7 +547,7 @@ def _mebibytes(number: int | None) -> str:
 
 def _compiled(records: list[Record], eager: list[dict[str, Any]]) -> list[str]:
     """Compiled blocks beside compiled peers, and over our eager block of the same run."""
-    rows = pairs(records, compiled=True)
+    rows = pairs(records, " compiled")
     if not rows:
         return []
     lines = ["Under `torch.compile`, where our blocks run the plain formula:", ""]
@@ -439,6 +562,43 @@ def _compiled(records: list[Record], eager: list[dict[str, Any]]) -> list[str]:
                 _ms(r["median"]),
                 _ms(e["median"]),
                 f"{_ms(r['peer_median'])} ({r['peer'].removesuffix(' compiled')})"
+                if r["peer"]
+                else "none runs",
+                f"{r['ratio']:.2f}" if r["peer"] else "",
+            ]
+            for r, e in zip(rows, eager, strict=True)
+        ],
+    )
+
+
+def _graphs(records: list[Record], eager: list[dict[str, Any]]) -> list[str]:
+    """Blocks as CUDA graphs beside their peers, and beside our eager time of the same run."""
+    rows = pairs(records, " graph")
+    if not rows:
+        return []
+    lines = [f"As CUDA graphs: {GRAPH}", ""]
+    return lines + _table(
+        [
+            "block",
+            "shape",
+            "",
+            "mode",
+            "graph µs",
+            "eager µs",
+            "over floor",
+            "best peer µs",
+            "ratio",
+        ],
+        [
+            [
+                r["group"],
+                _shape(r),
+                f"{r['dtype']} {r['layout']}",
+                r["mode"],
+                f"{1e6 * r['median']:.3g}",
+                f"{1e6 * e['median']:.3g}",
+                f"{r['median'] / r['floor']:.1f}×",
+                f"{1e6 * r['peer_median']:.3g} ({r['peer'].removesuffix(' graph')})"
                 if r["peer"]
                 else "none runs",
                 f"{r['ratio']:.2f}" if r["peer"] else "",
@@ -471,7 +631,8 @@ def as_lines(what: str, records: list[Record]) -> list[str]:
 def _how(run: Mapping[str, Any]) -> list[str]:
     about = ", ".join(f"{key} {value}" for key, value in run["machine"].items())
     lines = [f"`{run['command']}`, allocator {run['allocator']}; {about}.", ""]
-    if run["allocator"] == "default" and run["records"] and "floor" in run["records"][0]:
+    paged = run["allocator"] == "default" and not _on_gpu(run["records"])
+    if paged and run["records"] and "floor" in run["records"][0]:
         lines += [
             "Results above 32 MiB take one of two times here, with page faults or without; which "
             "one depends on what ran before, so single ratios of these cells say little.",

@@ -228,7 +228,7 @@ class AddFusion(nn.Module):
     def forward(self, x: Tensor, transformed: Tensor) -> Tensor:
         """Add ``(N, C, 1, ..., 1)`` to every position of ``(N, C, *positions)``."""
         transformed = transformed.to(x.dtype)
-        if fast.usable(x) and fast.addition_wins(x, transformed):
+        if fast.addition_wins(x, transformed) and fast.usable(x):
             return fast.add(x, transformed)
         return x + transformed
 
@@ -352,25 +352,22 @@ class ContextBlock(nn.Module):
             ``(N, C, *positions)`` in the dtype of ``x``, or the pair of it and the weights.
         """
         check_input(x, self.in_channels, self.ndim, type(self).__name__)
-        x, context, attention = self._pool(x)  # context (N, C), attention (N, 1, L)
+        x, context, attention = self._pool(x, return_attention)  # (N, C), (N, 1, L) or None
         transformed = self.transform(context)  # (N, C)
         z = self.fusion(x, _over_positions(transformed, self.ndim))  # (N, C, *positions)
         return (z, attention) if return_attention else z
 
-    def _pool(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _pool(self, x: Tensor, return_attention: bool) -> tuple[Tensor, Tensor, Tensor | None]:
         """Context modelling, and the ``x`` for fusion: its own, or that of the faster form."""
-        part, trains = self.context_modelling, torch.is_grad_enabled()
-        if type(self.fusion) in (AddFusion, ScaleFusion):
-            if type(part) is AttentionPooling and type(part.key) is KeyLogits:
-                if trains and fast.usable(x, part, part.key, self.fusion):
-                    return fast.attention_pooling(x, part.key.weight, part.key.bias)
-            elif (
-                type(part) is AveragePooling
-                and fast.usable(x, part, self.fusion)
-                and (trains or fast.sums_by_product(x))
-            ):
+        part, fusion = self.context_modelling, self.fusion
+        if type(fusion) in (AddFusion, ScaleFusion):
+            if type(part) is AttentionPooling:
+                key = part.key
+                if type(key) is KeyLogits and fast.usable(x, part, key, fusion):
+                    return fast.attention_pooling(x, key.weight, key.bias, return_attention)
+            elif type(part) is AveragePooling and fast.usable(x, part, fusion):
                 x, context = fast.average_pooling(x)
-                return x, context, part.attention(x)
+                return x, context, part.attention(x) if return_attention else None
         context, attention = part(x)
         return x, context, attention
 
@@ -381,7 +378,7 @@ class ContextBlock(nn.Module):
 
 def _over_positions(vector: Tensor, ndim: int) -> Tensor:
     """Append ``ndim`` axes of size 1 to ``(N, C)``, so that it broadcasts over positions."""
-    return vector[(..., *[None] * ndim)]
+    return vector.view(vector.shape + (1,) * ndim)
 
 
 def _zero(layer: nn.Linear) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from gclib.bench import blocks, networks, peers, report
-from gclib.bench.measure import OtherLoad, median_interval, time_rounds
+from gclib.bench.measure import OtherLoad, graphed, median_interval, time_rounds
 from gclib.blocks import GCBlock
 from gclib.cli import main
 
@@ -88,11 +88,99 @@ def test_compiled_peers_do_not_stand_for_eager_ones():
     (pair,) = report.pairs(records)
     assert pair["ratio"] == pytest.approx(1.5)
     records += [record("gclib compiled", 0.5), record("timm compiled", 0.8)]
-    (pair,) = report.pairs(records, compiled=True)
+    (pair,) = report.pairs(records, " compiled")
     assert (pair["peer"], pair["ratio"]) == ("timm compiled", pytest.approx(1.6))
     run = {"command": "c", "allocator": "default", "machine": {}, "records": records}
     page = report.as_markdown({"blocks-cpu-default": run})
     assert "| gc | 2×64×14×14 | fp32 nchw | forward | 0.5 | 2 | 0.8 (timm) | 1.60 |" in page
+
+
+def on_gpu(implementation, milliseconds, **other):
+    return record(implementation, milliseconds, device="cuda", dtype="bf16", **other)
+
+
+def test_a_run_on_a_gpu_has_targets_of_its_own():
+    run = {"command": "c", "allocator": "default", "machine": {"gpu": "x"}}
+    run["records"] = [on_gpu("gclib", 4), on_gpu("timm", 2), on_gpu("mmcv", 3)]
+    page = report.as_markdown({"blocks-cuda-default": run})
+    assert "| gc forward, smallest | 1× | 0.50×, slower in 1 of 1 | no |" in page
+    assert "Launch-bound: in 1 of 1 cells of GC, SNL and SE" in page
+    assert "page faults" not in page
+    assert "set with an older torch" not in page
+    graphs = [on_gpu("gclib graph", 0.1), on_gpu("timm graph", 0.2), on_gpu("mmcv graph", 0.3)]
+    run["records"] += graphs
+    page = report.as_markdown({"blocks-cuda-default": run})
+    assert "| gc forward, as CUDA graph, smallest | 1× | 2.00× | yes |" in page
+    assert "in 1 of 1 cells more than half of our time is Python" in page
+    assert "| bf16 nchw | forward | 100 | 4e+03 | 0.1× | 200 (timm) | 2.00 |" in page
+
+
+def network(name, milliseconds, ratio, device="cuda"):
+    return {
+        "network": name,
+        "mode": "training",
+        "device": device,
+        "dtype": "bfloat16",
+        "layout": "nhwc",
+        "examples": 64,
+        "size": 224,
+        "median": milliseconds / 1000,
+        "ratio": ratio,
+        "low": ratio - 0.01,
+        "high": ratio + 0.01,
+        "peak": 2**20,
+    }
+
+
+def test_networks_on_a_gpu_stand_over_the_bare_one_that_ran_alike():
+    run = {"command": "c", "allocator": "default", "machine": {"gpu": "x"}}
+    run["records"] = [network("no block", 20, 1), network("no block graph", 10, 1)]
+    run["records"] += [network("gc · gclib", 30, 1.5), network("gc · timm", 32, 1.6)]
+    run["records"] += [network("gc · gclib graph", 10.2, 1.02)]
+    run["records"] += [network("gc · timm graph", 10, 1.0)]
+    page = report.as_markdown({"networks-cuda-default": run})
+    name = "GC-ResNet-50 training, bfloat16, nhwc, 64 examples"
+    assert f"| {name} | at most +3 % | +50.0 % | no |" in page
+    assert "| – beside the best peer | +60.0 % (timm) | +50.0 % | yes |" in page
+    assert f"| {name}, graph | at most +3 % | +2.0 % | yes |" in page
+    assert "| – beside the best peer | +0.0 % (timm) | +2.0 % | within the intervals |" in page
+    assert "20 ms eagerly and 10 ms as a graph, so the GPU works 50 % of the time and each" in page
+    run["records"] = [network("no block", 20, 1, "cpu"), network("gc · gclib", 21, 1.05, "cpu")]
+    page = report.as_markdown({"networks-cpu-default": run})
+    assert "at most +4 % | +5.0 % | no |" in page
+    assert "best peer |" not in page
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_a_graph_replays_the_same_work(monkeypatch):
+    cell = {"group": "gc", "shape": (2, 32, 8, 8), "dtype": "bf16", "layout": "nhwc"}
+    records = blocks.measure(cell, device="cuda", rounds=3, graph=True)
+    names = {r["implementation"] for r in records}
+    assert {"gclib", "gclib graph"} <= names
+    times = {(r["mode"], r["implementation"]): r["median"] for r in records}
+    assert times["training", "gclib graph"] < times["training", "gclib"]
+    x = torch.ones(4, device="cuda")
+    replay = graphed(lambda: x + 1)
+    x.fill_(3)
+    assert replay().tolist() == [4, 4, 4, 4]
+
+
+@pytest.mark.full
+def test_networks_under_torch_compile(monkeypatch):
+    pytest.importorskip("torchvision")
+    monkeypatch.setattr(networks, "PEERS", {"gc": {}})
+    compiled, compiler = [], torch.compile
+
+    def compile(network, fullgraph):
+        compiled.append(network)
+        return compiler(network, fullgraph=fullgraph, backend="eager")  # to generate code is slow
+
+    monkeypatch.setattr(torch, "compile", compile)
+    records = networks.run(examples=1, size=32, rounds=1, groups=("gc",), compiled=True)
+    assert len(compiled) == 4  # two networks, two modes
+    names = ["no block", "no block compiled", "gc · gclib", "gc · gclib compiled"]
+    assert [r["network"] for r in records if r["mode"] == "training"] == names
+    assert all(r["ratio"] == 1 for r in records if r["network"].startswith("no block"))
 
 
 @pytest.mark.parametrize(
@@ -215,6 +303,7 @@ def test_command_measures_a_shape_of_ones_own(capsys):
     ("options", "said"),
     [
         (["blocks", "--block", "gcc"], "--block gcc: expected some of gc, snl"),
+        (["blocks", "--graph"], "--graph: only with --device cuda"),
         (["blocks", "--rounds", "0"], "--rounds 0: expected at least 1"),
         *(
             []

@@ -6,10 +6,11 @@ import pytest
 import torch
 from cases import BLOCKS, SHAPES, feature_map, make, randomise
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gclib.bench.measure import peak_bytes
 from gclib.blocks import GCBlock, NonLocalBlock, SEBlock, SimplifiedNonLocalBlock, fast
-from gclib.blocks.fast import non_local
+from gclib.blocks.fast import framework, non_local
 
 close = torch.testing.assert_close
 FORMS = ("attention_pooling", "average_pooling", "dot_product", "concat", "softmax")
@@ -500,6 +501,73 @@ def test_half_precision_trains_without_the_map_where_it_is_large(used):
         block(torch.randn(1, 8, size, size).bfloat16())
         assert used == [form] * bool(form), (block, size)
         used.clear()
+
+
+VIEWS = {"view", "expand", "transpose", "squeeze", "unsqueeze", "t", "detach", "alias", "permute"}
+
+
+class Kernels(TorchDispatchMode):
+    """Names of the operations that start a kernel."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        if name.removeprefix("_unsafe_") not in VIEWS:
+            self.names.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("block", "forward"), [(GCBlock, 8), (SimplifiedNonLocalBlock, 5)])
+def test_few_kernels(block, forward, monkeypatch):
+    """On a GPU small maps take the time of the kernels' start, whatever the kernels do."""
+    monkeypatch.setattr(framework, "_element_by_element", lambda x: True)
+    block, x = block(16), torch.randn(2, 16, 5, 5)
+    with torch.no_grad(), Kernels() as inference:
+        block(x)
+    assert len(inference.names) <= forward, inference.names
+    call = training_step(block, x)
+    with Kernels() as fast_form:
+        call()
+    with fast.plain_formulas(), Kernels() as plain:
+        call()
+    assert len(fast_form.names) <= len(plain.names) + 1, (fast_form.names, plain.names)
+
+
+def test_weights_that_nobody_asked_for_are_not_made():
+    block, x = SEBlock(16), torch.randn(2, 16, 5, 5)
+    with torch.no_grad(), Kernels() as inference:
+        block(x)
+    assert inference.names.count("mean") == 1
+    assert len(inference.names) <= 6, inference.names
+
+
+@pytest.mark.parametrize("name", ["gc", "snl_eq3", "att_scale", "r2_linear"])
+@pytest.mark.parametrize("ndim", [1, 2, 3])
+def test_products_added_element_by_element(name, ndim, monkeypatch):
+    """As on a GPU."""
+    block, x = make(name, ndim=ndim), feature_map(ndim=ndim)
+    with fast.plain_formulas():
+        expected = step(block, x)
+    monkeypatch.setattr(framework, "_element_by_element", lambda x: True)
+    for layout, same in layouts(x):
+        close(step(block, same), expected, msg=lambda text, layout=layout: f"{layout}: {text}")
+
+
+def test_the_bias_that_softmax_cancels_gets_a_gradient_of_zero(used):
+    for block in (make("gc", dtype=torch.float32), make("snl_eq3").bfloat16()):
+        bias = block.context_modelling.key.bias
+        x = feature_map().to(bias.dtype)
+        nn.init.constant_(bias, 5.0)
+        before = block(x)
+        before.sum().backward()
+        assert bias.grad.dtype == bias.dtype
+        assert bias.grad.eq(0).all()
+        nn.init.constant_(bias, -3.0)
+        close(block(x), before, rtol=0, atol=0)
+    assert set(used) == {"attention_pooling"}
 
 
 def training_step(block, x):

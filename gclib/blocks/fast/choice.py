@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn.modules import module as _module
 
 _plain = 0  # how many ``plain_formulas`` are open, in all threads
@@ -40,21 +41,31 @@ def usable(x: Tensor, *layers: nn.Module) -> bool:
     """
     if torch.compiler.is_compiling() or _plain or type(x) is not Tensor or torch.jit.is_tracing():
         return False
-    if _has_global_hooks() or any(_is_changed(layer) for layer in layers):
+    if _has_global_hooks():
         return False
-    if not torch.amp.is_autocast_available(x.device.type):  # the meta device, for example
+    device, dtype = x.device, x.dtype
+    # Not on the meta device, for example.
+    if not torch.amp.is_autocast_available(device.type):
         return False
-    weights = [weight for layer in layers for weight in layer.parameters(recurse=False)]
-    if any(weight.device != x.device for weight in weights):  # loaded when the layer is called
-        return False
-    if torch.is_autocast_enabled(x.device.type):
-        return True
-    return all(weight.dtype == x.dtype for weight in weights)
+    if torch.is_autocast_enabled(device.type):
+        dtype = None  # any
+    for layer in layers:
+        if _is_changed(layer):
+            return False
+        for weight in layer._parameters.values():
+            if weight is None:
+                continue
+            # On another device it is loaded when the layer is called.
+            if weight.device != device or (dtype is not None and weight.dtype != dtype):
+                return False
+    return True
 
 
 def _is_changed(layer: nn.Module) -> bool:
+    own = layer.__dict__
     return bool(
-        {"forward", "attention"} & vars(layer).keys()
+        "forward" in own
+        or "attention" in own
         or layer._forward_hooks
         or layer._forward_pre_hooks
         or layer._backward_hooks
@@ -68,6 +79,18 @@ def _has_global_hooks() -> bool:
         or _module._global_forward_pre_hooks
         or _module._global_backward_hooks
         or _module._global_backward_pre_hooks
+    )
+
+
+def differentiates_again() -> bool:
+    """Whether what is computed now may be differentiated by more than one backward pass.
+
+    True in a backward pass with ``create_graph``, in forward mode and inside of ``torch.func``.
+    """
+    return (
+        torch.is_grad_enabled()
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
     )
 
 

@@ -19,29 +19,78 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from gclib.blocks.fast.choice import differentiates_again
+
 
 def attention_pooling(
-    x: Tensor, weight: Tensor, bias: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
+    x: Tensor, weight: Tensor, bias: Tensor | None, return_attention: bool = True
+) -> tuple[Tensor, Tensor, Tensor | None]:
     r"""Global attention pooling, equal to ``AttentionPooling`` in value and gradient.
 
     Args:
         x: feature map ``(N, C, *positions)``, any memory format.
         weight: :math:`W_k` as ``(1, C)``.
-        bias: ``(1,)`` or None.
+        bias: ``(1,)`` or None. Softmax cancels it: it is not added, its gradient is zero.
+        return_attention: whether the weights are wanted.
 
     Returns:
-        ``x`` to go on with, the context ``(N, C)`` in its dtype, and the weights ``(N, 1, N_p)``.
+        ``x`` to go on with, the context ``(N, C)`` in its dtype, and the weights ``(N, 1, N_p)``
+        if they are wanted.
     """
-    again, context, attention = _AttentionPooling.apply(x, weight, bias)
-    if not torch.is_autocast_enabled(x.device.type):
-        attention = attention.to(x.dtype)
-    return again if x.requires_grad else x, context.squeeze(1), attention
+    again = x
+    if torch.is_grad_enabled():
+        again, context, attention = _apply(_AttentionPooling, x, weight, bias)
+        if not x.requires_grad:
+            again = x
+    else:
+        context, attention = _pooled(x, weight)
+    if not return_attention:
+        attention = None
+    elif torch.is_autocast_enabled(x.device.type):
+        attention = attention.to(torch.promote_types(x.dtype, torch.float32))
+    return again, context.squeeze(1), attention
 
 
 def average_pooling(x: Tensor) -> tuple[Tensor, Tensor]:
     """Global average pooling: ``x`` to go on with, and the context ``(N, C)``."""
-    return _AveragePooling.apply(x)
+    if torch.is_grad_enabled():
+        return _apply(_AveragePooling, x)
+    return x, _position_mean(x)
+
+
+def _apply(function: type[Function], *inputs: Tensor | None) -> tuple[Tensor, ...]:
+    """``function.apply``, or that of its twin where no ``torch.func`` is at work."""
+    if torch._C._are_functorch_transforms_active():
+        return function.apply(*inputs)
+    return function.twin.apply(*inputs)
+
+
+def _with_twin(function: type[Function]) -> type[Function]:
+    """Add a twin with forward and setup_context in one method.
+
+    ``torch.func`` needs two, but binding the arguments to two takes as long as ten operations.
+    """
+
+    def forward(ctx, *inputs):
+        output = function.forward(*inputs)
+        function.setup_context(ctx, inputs, output)
+        return output
+
+    methods = {"forward": forward, "backward": function.backward, "jvp": function.jvp}
+    methods = {name: staticmethod(method) for name, method in methods.items()}
+    function.twin = type(function.__name__, (Function,), methods)
+    return function
+
+
+def _pooled(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Context ``(N, 1, C)`` and weights ``(N, 1, N_p)``."""
+    if torch.is_autocast_enabled(x.device.type):
+        with torch.autocast(x.device.type, enabled=False):
+            return _pooled(x, weight)
+    features = x.flatten(2)  # (N, C, L)
+    row = weight.to(x.dtype).expand(len(x), 1, -1)  # (N, 1, C)
+    attention = torch.bmm(row, features).softmax(2)  # (N, 1, L)
+    return torch.bmm(attention, features.transpose(1, 2)), attention
 
 
 def sums_by_product(x: Tensor) -> bool:
@@ -49,8 +98,8 @@ def sums_by_product(x: Tensor) -> bool:
 
     There ``sum`` takes the time of two passes over ``x``, a product with ones that of one.
     """
-    full = x.dtype in (torch.float32, torch.float64)
-    return x.device.type == "cpu" and full and x.dim() > 2 and _by_rows(_flat(x))
+    full = x.is_cpu and x.dtype in (torch.float32, torch.float64)
+    return full and x.dim() > 2 and _by_rows(_flat(x))
 
 
 def position_sum(x: Tensor) -> Tensor:
@@ -70,15 +119,17 @@ def _position_mean(x: Tensor) -> Tensor:
 
 def addition_wins(x: Tensor, transformed: Tensor) -> bool:
     """Whether :func:`add` is faster than ``x + transformed``, or rather its gradient."""
-    one_for_all = transformed.shape == (*x.shape[:2], *[1] * (x.dim() - 2))
-    return one_for_all and transformed.requires_grad and sums_by_product(x)
+    if not (transformed.requires_grad and sums_by_product(x)):
+        return False
+    return transformed.shape == (*x.shape[:2], *[1] * (x.dim() - 2))
 
 
 def add(x: Tensor, transformed: Tensor) -> Tensor:
     """``x + transformed``, whose gradient for ``(N, C, 1, ..., 1)`` is a :func:`position_sum`."""
-    return _Add.apply(x, transformed)
+    return _apply(_Add, x, transformed)
 
 
+@_with_twin
 class _Add(Function):
     generate_vmap_rule = True
 
@@ -99,21 +150,13 @@ class _Add(Function):
         return tangent_x + tangent_transformed
 
 
+@_with_twin
 class _AttentionPooling(Function):
     generate_vmap_rule = True
 
     @staticmethod
     def forward(x, weight, bias):
-        with torch.autocast(x.device.type, enabled=False):
-            features = x.flatten(2)  # (N, C, L)
-            row = weight.to(x.dtype).expand(len(x), 1, -1)  # (N, 1, C)
-            logits = torch.bmm(row, features)  # (N, 1, L)
-            logits = logits.to(torch.promote_types(x.dtype, torch.float32))
-            if bias is not None:
-                logits = logits + bias.to(logits.dtype)
-            attention = logits.softmax(2)
-            context = torch.bmm(attention.to(x.dtype), features.transpose(1, 2))
-        return x.view_as(x), context, attention
+        return x.view_as(x), *_pooled(x, weight)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -130,20 +173,19 @@ class _AttentionPooling(Function):
         features = x.flatten(2)
         row = weight.to(x.dtype).expand(len(x), 1, -1)
         column = torch.zeros_like(row) if grad_context is None else grad_context  # (N, 1, C)
-        slope = torch.bmm(column, features).to(attention.dtype)
+        slope = torch.bmm(column, features).to(attention.dtype)  # as it was, under autocast too
         if grad_attention is not None:
             slope = slope + grad_attention
-        grad_logits = attention * (slope - (attention * slope).sum(2, keepdim=True))
-        grad_row = grad_logits.to(x.dtype)
+        grad_logits = _softmax_backward(slope, attention)
+        grad_weight = grad_bias = None
         if ctx.needs_input_grad[1]:
-            grad_weight = torch.bmm(grad_row, features.transpose(1, 2)).sum(0).to(weight.dtype)
-        else:
-            grad_weight = None
-        grad_bias = grad_logits.sum((0, 2)).to(ctx.bias_dtype) if ctx.needs_input_grad[2] else None
+            rows = torch.bmm(grad_logits, features.transpose(1, 2))
+            grad_weight = rows.sum(0).to(weight.dtype)
+        if ctx.needs_input_grad[2]:
+            grad_bias = attention.new_zeros(1, dtype=ctx.bias_dtype)
         if ctx.needs_input_grad[0]:
-            left = torch.cat((column, row), 1)  # (N, 2, C)
-            right = torch.cat((attention.to(x.dtype), grad_row), 1)  # (N, 2, L)
-            grad_x = _add_product(torch.zeros_like(x) if grad_x is None else grad_x, left, right)
+            grad_x = torch.zeros_like(x) if grad_x is None else grad_x
+            grad_x = _add_products(grad_x, column, attention, row, grad_logits)
         return grad_x, grad_weight, grad_bias
 
     @staticmethod
@@ -165,6 +207,7 @@ class _AttentionPooling(Function):
         return tangent_x, context, slope
 
 
+@_with_twin
 class _AveragePooling(Function):
     generate_vmap_rule = True
 
@@ -192,14 +235,33 @@ def _flat(x: Tensor) -> Tensor:
     return x.reshape(*x.shape[:2], x.shape[2:].numel())
 
 
+def _element_by_element(x: Tensor) -> bool:
+    """Whether adding products of vectors needs fewer kernels than one product of rank two."""
+    return x.is_cuda
+
+
 def _by_rows(features: Tensor) -> bool:
     """Whether the channels of each position lie together, as in channels-last maps."""
     return features.stride(1) < features.stride(2)
 
 
-def _add_product(x: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """Return ``x`` (N, C, *positions) + the product of (N, K, C) and (N, K, L), in x's layout."""
+def _softmax_backward(slope: Tensor, attention: Tensor) -> Tensor:
+    """Gradient by the logits, ``attention * (slope - (attention * slope).sum())``."""
+    if not differentiates_again():
+        return torch._softmax_backward_data(slope, attention, 2, slope.dtype)  # in one kernel
+    return attention * (slope - (attention * slope).sum(2, keepdim=True))
+
+
+def _add_products(x: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
+    """Return ``x`` (N, C, *positions) + a b + c d, in x's layout.
+
+    Rows a and c are (N, 1, C), b and d (N, 1, L).
+    """
     features = _flat(x)
+    if _element_by_element(x):
+        once = torch.addcmul(features, a.transpose(1, 2), b)
+        return torch.addcmul(once, c.transpose(1, 2), d).reshape(x.shape)
+    left, right = torch.cat((a, c), 1), torch.cat((b, d), 1)
     if _by_rows(features):
         rows = torch.baddbmm(features.transpose(1, 2), right.transpose(1, 2), left)
         result = rows.transpose(1, 2)
