@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 STATES = ("passed", "failed", "not attempted")
 MOST_REASONS = 8
-SMALLEST_ALIKE = 40  # nodes of the syntax tree; shorter answers are alike by themselves
+SMALLEST_ALIKE = 60  # nodes of the syntax tree; shorter answers are alike by themselves
 ENOUGH_TO_CORRELATE = 10
 
 
@@ -67,7 +67,7 @@ def write_report(course: Course, chapter: Chapter, results: Sequence[Result] | N
     for student in scores:
         scores[student] = max(0.0, scores[student] - grades.get(student, Grades()).penalty)
     rows = [_row(part, layout, judged, points) for part in layout.parts if part.checks]
-    sources, tree_of = _answers(course, chapter, layout, judged)
+    given, known = _answers(course, chapter, judged)
     waiting = {s: len(grades[s].waiting) for s in points if s in grades and grades[s].waiting}
     page = markup.template("report.html.j2").render(
         chapter=chapter,
@@ -86,7 +86,7 @@ def write_report(course: Course, chapter: Chapter, results: Sequence[Result] | N
         flags=[(s, flag) for s, j in sorted(judged.items()) for flag in j.flags],
         mended=[(s, j.notes) for s, j in sorted(found.items()) if j is not None and j.notes],
         same_files=_same_files(judged),
-        alike=_alike(layout, sources, tree_of),
+        alike=_alike(layout, given, known),
         smallest=SMALLEST_ALIKE,
     )
     path = course.folder / "reports" / f"{chapter.folder}.html"
@@ -208,9 +208,9 @@ def _times(judged: dict[str, Judgement]) -> dict[str, Any]:
 
 
 def _answers(
-    course: Course, chapter: Chapter, layout: Layout, judged: dict[str, Judgement]
+    course: Course, chapter: Chapter, judged: dict[str, Judgement]
 ) -> tuple[dict[str, dict[str, str]], dict[str, set[str]]]:
-    """Answer cells by part and student; and by part, the trees of the stub and of the solution."""
+    """Answers by part and student; and by part, the forms of the stub and of the solution."""
     given: dict[str, dict[str, str]] = defaultdict(dict)
     for student in judged:
         for name, source in _sources(course.graded(student, chapter)).items():
@@ -281,6 +281,11 @@ def normal_form(source: str) -> tuple[str, int]:
         tree = parse_cell(source)
     except (SyntaxError, RecursionError, MemoryError):
         return "", 0
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Module)):
+            first = node.body[0] if node.body else None
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                node.body = node.body[1:]
     # Lambdas and comprehensions bind names as arguments and targets, like everything else.
     own = {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
     for node in ast.walk(tree):
@@ -290,11 +295,7 @@ def normal_form(source: str) -> tuple[str, int]:
     size = 0
     for node in ast.walk(tree):
         size += 1
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Module)):
-            first = node.body[0] if node.body else None
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-                node.body = node.body[1:]
-        elif isinstance(node, ast.arg) or (isinstance(node, ast.Name) and node.id in own):
+        if isinstance(node, ast.arg) or (isinstance(node, ast.Name) and node.id in own):
             field = "arg" if isinstance(node, ast.arg) else "id"
             name = getattr(node, field)
             setattr(node, field, names.setdefault(name, f"v{len(names)}"))

@@ -327,7 +327,7 @@ def _sentence(text: str) -> str:
     """A reason or a note as a student reads it: without where the course lies on this machine."""
     from gclib.grading.harmless import visible
 
-    text = visible(re.sub(r"/(?:[^\s/:]+/)+(?=[^\s/:]+)", "", text)).strip()
+    text = visible(re.sub(r"(?<![\w.])/(?:[^\s/:]+/)+(?=[^\s/:]+)", "", text)).strip()
     return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '!')) else '.'}" if text else ""
 
 
@@ -364,17 +364,11 @@ def _shown(
         waits=any(cell in grades.waiting for cell in cells),
         by_hand=any(cell in grades.by_hand for cell in cells),
         code="" if written or not answer else markup.highlight(source),
-        question=_without_heading(part.question),
+        question=markup.markdown(part.question, trusted=True),
         answer=markup.markdown(source, pictures=answer.get("attachments")) if written else "",
         comment=markup.markdown(grades.comments.get(part.id, "")),
         readings=[(title, markup.markdown(prose, trusted=True)) for title, prose in found],
     )
-
-
-def _without_heading(question: str) -> str:
-    from gclib.grading.pages import markup
-
-    return markup.markdown(re.sub(r"\A## .*\n", "", question.lstrip()), trusted=True)
 
 
 def read_check(verdict: Verdict) -> Check:

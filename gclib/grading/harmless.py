@@ -47,6 +47,7 @@ import html
 import io
 import re
 import unicodedata
+import warnings
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -247,12 +248,15 @@ class _Chapter:
 
         try:
             content = base64.b64decode("".join(text.split()), validate=True)
-            with Image.open(io.BytesIO(content), formats=["PNG", "JPEG", "GIF"]) as image:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # of pictures with too many pixels
+                image = Image.open(io.BytesIO(content), formats=["PNG", "JPEG", "GIF"])
+            with image:
                 same = image.get_format_mimetype() == kind
                 small = image.width * image.height <= MOST_PIXELS
         except (binascii.Error, UnidentifiedImageError, OSError, ValueError, SyntaxError):
             return None
-        except Image.DecompressionBombError:
+        except (Image.DecompressionBombError, Warning):
             return None
         if not same or not small or len(content) > min(LARGEST_PICTURE, self.bytes):
             return None

@@ -189,7 +189,7 @@ def test_the_formgrader_shows_it_and_nothing_happens(room, formgrader, browser, 
         assert seen.open(formgrader) == 200
         text = seen.page.inner_text("#notebook-container")
         clicked = seen.click_everything("#notebook-container")
-        seen.page.screenshot(path=tmp_path / "formgrader.png", full_page=True)
+        seen.page.screenshot(path=tmp_path / "formgrader.png")
         assert seen.quiet, (seen.fired, seen.far, seen.dialogs)
         assert seen.page.url.split("#")[0] == formgrader
         fields = seen.page.locator("input.score").count()
