@@ -83,7 +83,7 @@ def environment(path: str) -> dict[str, str]:
     threads = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
     return {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
-        "HOME": "/nonexistent",
+        "HOME": "/dev/null",  # no folder can be made in there
         "LANG": "C.UTF-8",
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONPATH": path,

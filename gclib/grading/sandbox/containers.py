@@ -75,7 +75,7 @@ class Container:
         command += ["--security-opt", "no-new-privileges", "--security-opt", "label=disable"]
         command += ["--memory", most, "--memory-swap", most]
         command += ["--pids-limit", str(8 * processes), "--ulimit", "nofile=256:256"]
-        command += ["--ulimit", "nproc=65536:65536", "--ulimit", "core=0:0"]
+        command += ["--ulimit", "nproc=4096:4096", "--ulimit", "core=0:0"]
         command += ["--user", "65534:65534", "--workdir", "/", "--log-driver", "none"]
         for name, value in environment(_VISIBLE).items():
             if name != "PATH":  # the image knows where its Python is

@@ -348,10 +348,10 @@ class Student:
                     raise StudentError(f"the notebook shows more than {_PAGE >> 20} MiB: stopped")
                 found.append(outputs)
         except (StudentError, SandboxDied) as error:
-            for _ in sources[len(found) :]:
-                found.append([_not_run(str(error))])
+            why = str(error)
+            found += [[_said(f"stopped: {why}")], *[[_said(f"not run: {why}")] for _ in sources]]
         self.end()
-        return found
+        return found[: len(sources)]
 
     def ask(self, do: str, *, patience: float | None = None, **request: Any) -> Any:
         """Send a request to the process; its result.
@@ -415,5 +415,5 @@ class Student:
 _PAGE = 8 * 2**20
 
 
-def _not_run(why: str) -> dict[str, Any]:
-    return {"output_type": "stream", "name": "stderr", "text": f"not run: {why}\n"}
+def _said(text: str) -> dict[str, Any]:
+    return {"output_type": "stream", "name": "stderr", "text": f"{text}\n"}

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from typing import Any
 
 TEXT = 100_000  # characters of one cell's text
-IMAGE = 2**20  # bytes of one image
+IMAGE = 2**20  # characters of one image
 IMAGES = 8  # of one cell
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -38,7 +38,7 @@ class Recorder:
 
     def stream(self, name: str, text: str) -> None:
         """Something was printed."""
-        text = self._fit(text)
+        text = self._fit(_COLOURS.sub("", text))
         if not text:
             return
         last = self.outputs[-1] if self.outputs else {}
@@ -50,10 +50,12 @@ class Recorder:
     def rich(self, data: dict[str, Any], count: int | None = None) -> None:
         """Something was displayed, or (with ``count``) is the value of the cell."""
         kept = {}
-        image = data.get("image/png")
-        if isinstance(image, bytes) and len(image) <= IMAGE and self._images < IMAGES:
+        image = data.get("image/png", "")
+        if isinstance(image, bytes):
+            image = base64.b64encode(image).decode()
+        if 0 < len(image) <= IMAGE and self._images < IMAGES:
             self._images += 1
-            kept["image/png"] = base64.b64encode(image).decode()
+            kept["image/png"] = "".join(image.split())
         text = self._fit(str(data.get("text/plain", "")))
         if text:
             kept["text/plain"] = text
@@ -125,7 +127,6 @@ class Page:
         sys.stdout, sys.stderr = _Stream(self, "stdout"), _Stream(self, "stderr")
         sys.stdin = open(os.devnull)  # noqa: SIM115
         os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
-        os.environ["IPYTHONDIR"] = "/nonexistent"
         with _no_place_to_write():
             self.shell = _shell(self)
             with contextlib.suppress(ImportError):
@@ -156,7 +157,7 @@ class Page:
 def _no_place_to_write() -> Iterator[None]:
     """Answer whoever asks for a temporary folder with one that cannot be written."""
     made = tempfile.mkdtemp
-    tempfile.mkdtemp = lambda *arguments, **options: "/nonexistent"
+    tempfile.mkdtemp = lambda *arguments, **options: "/dev/null"
     try:
         yield
     finally:
@@ -190,8 +191,11 @@ def _shell(page: Page) -> Any:
             page.now.outputs.clear()
 
     class Shell(InteractiveShell):
-        def init_profile_dir(self, profile_dir: Any) -> None:
+        def init_ipython_dir(self, ipython_dir: Any) -> None:
             pass  # there is no place for one
+
+        def init_profile_dir(self, profile_dir: Any) -> None:
+            pass
 
         def _showtraceback(self, etype: type, evalue: Any, stb: list[str]) -> None:
             page.now.error(getattr(etype, "__name__", str(etype)), str(evalue), list(stb))
@@ -210,6 +214,9 @@ def _shell(page: Page) -> Any:
             page.now.stream("stdout", done.stdout.decode(errors="replace"))
             self.user_ns["_exit_code"] = done.returncode
 
+        def ask_exit(self) -> None:
+            pass  # the other cells come all the same
+
         def enable_gui(self, gui: str | None = None) -> None:
             pass
 
@@ -221,7 +228,6 @@ def _shell(page: Page) -> Any:
         warnings.simplefilter("ignore")
         return Shell.instance(
             config=config,
-            ipython_dir="/nonexistent",
             displayhook_class=Hook,
             display_pub_class=Publisher,
         )
