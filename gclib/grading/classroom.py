@@ -111,11 +111,17 @@ class Course:
         return f"sqlite:///{self.folder / 'gradebook.db'}"
 
     def _settings(self) -> dict:
+        path = self.folder / "course.json"
         try:
-            found = json.loads((self.folder / "course.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            found = json.loads(path.read_text(encoding="utf-8"))
+            # {} until a gradebook was chosen: collecting needs none
+            return {"gradebook": str(found["gradebook"] or "")} if "gradebook" in found else {}
+        except (FileNotFoundError, NotADirectoryError):
             return {}
-        return found if isinstance(found, dict) else {}
+        except (ValueError, TypeError):
+            raise CourseError(
+                f'{path} is damaged; write {{"gradebook": "URL"}} into it, with "" for gradebook.db'
+            ) from None
 
     def _write_config(self, root: Path) -> None:
         """For nbgrader's own programs (formgrader, export), started in the folder."""

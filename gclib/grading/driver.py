@@ -298,6 +298,8 @@ def _start_checker(
 
 def _save(course: Course, chapter: Chapter, result: Result, mended: Mended) -> None:
     """Let nbgrader save a judgement, unless it has it already."""
+    from sqlalchemy.exc import OperationalError
+
     from gclib.grading.record import NotSaved, is_saved, record, saved_points
 
     try:
@@ -307,6 +309,12 @@ def _save(course: Course, chapter: Chapter, result: Result, mended: Mended) -> N
             result.points = record(course, chapter, result.student, result.judgement, mended)
     except NotSaved as error:
         result.problem = str(error)
+    except OperationalError as error:
+        said = " ".join(str(error.orig).split())[:200]
+        raise CourseError(
+            f"the gradebook does not answer ({said}); what was judged is kept: run the same "
+            "command again"
+        ) from None
     except OSError:
         raise  # a full disk is everybody's
     except Exception as error:  # one notebook must not stop the class

@@ -13,7 +13,7 @@ from nbformat.v4 import new_markdown_cell
 from nbgrader import utils
 from nbgrader.nbgraderformat import MetadataValidator
 from nbgrader.preprocessors import ClearHiddenTests, NbGraderPreprocessor, OverwriteCells
-from traitlets import Unicode
+from traitlets import Dict, Unicode
 
 from gclib.chapters import repository
 from gclib.checks.cells import read_cells, source_of
@@ -135,7 +135,7 @@ class Harmless(NbGraderPreprocessor):
     """Take out of a graded notebook what could act in a browser, and say what it was made from."""
 
     chapter = Unicode(help="the notebook as it was handed out").tag(config=True)
-    stamp = Unicode(help="hash of the judgement that it shows").tag(config=True)
+    mark = Dict(help="what the notebook was made from").tag(config=True)
 
     def preprocess(self, nb, resources):
         """Make the notebook harmless."""
@@ -143,7 +143,7 @@ class Harmless(NbGraderPreprocessor):
 
         plain = json.loads(json.dumps(nb))
         make_harmless(plain, read_cells(Path(self.chapter)))
-        plain["metadata"]["gclib"] = {"judgement": self.stamp}
+        plain["metadata"]["gclib"] = dict(self.mark)
         return from_dict(plain), resources
 
 

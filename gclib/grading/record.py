@@ -7,6 +7,8 @@ import json
 import shutil
 import tempfile
 import warnings
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from gclib.chapters import Chapter, repository
@@ -22,7 +24,19 @@ class NotSaved(Exception):
 
 def stamp_of(judgement: Judgement) -> str:
     """What a graded notebook is marked with, so that it is written again only when it must be."""
-    return hashlib.sha256(judgement.text().encode()).hexdigest()
+    timeless = replace(
+        judgement, seconds=0.0, verdicts=[replace(v, seconds=0.0) for v in judgement.verdicts]
+    )
+    return hashlib.sha256(timeless.text().encode()).hexdigest()
+
+
+def _mark(course: Course, chapter: Chapter, student: str) -> dict[str, str]:
+    """What the graded notebook that is there was made from."""
+    try:
+        text = course.graded(student, chapter).read_text(encoding="utf-8")
+        return dict(json.loads(text)["metadata"]["gclib"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def saved_points(course: Course, chapter: Chapter, student: str) -> dict[str, float] | None:
@@ -46,11 +60,7 @@ def is_saved(course: Course, chapter: Chapter, student: str, judgement: Judgemen
     """Whether gradebook and graded notebook both show this judgement."""
     from nbgrader.api import Gradebook, MissingEntry
 
-    try:
-        text = course.graded(student, chapter).read_text(encoding="utf-8")
-        if json.loads(text)["metadata"]["gclib"]["judgement"] != stamp_of(judgement):
-            return False
-    except (OSError, ValueError, KeyError, TypeError):
+    if _mark(course, chapter, student).get("judgement") != stamp_of(judgement):
         return False
     with Gradebook(course.gradebook) as book:
         try:
@@ -80,6 +90,8 @@ def record(
     Raises:
         NotSaved: nbgrader refused; nothing was written.
     """
+    same = _mark(course, chapter, student).get("submission") == judgement.submission
+    done = _graded_by_hand(course, chapter, student) if same else []
     with tempfile.TemporaryDirectory(prefix="gclib-record-") as folder:
         stage = Path(folder)
         notebook = stage / "submitted" / student / chapter.notebook
@@ -90,13 +102,38 @@ def record(
             shutil.copy(timestamp, notebook.parent)  # nbgrader's late penalties need it
         kept = stage / "judgement.json"
         kept.write_text(judgement.text(), encoding="utf-8")
-        _convert(course, chapter, student, stage, stamp_of(judgement))
+        _convert(course, chapter, student, stage, judgement)
+        _graded_by_hand(course, chapter, student, done)
         graded = stage / "autograded" / student / chapter.notebook
         course.replace_file(course.graded(student, chapter), graded.read_bytes())
     return saved_points(course, chapter, student) or {}
 
 
-def _convert(course: Course, chapter: Chapter, student: str, stage: Path, stamp: str) -> None:
+def _graded_by_hand(
+    course: Course, chapter: Chapter, student: str, done: Sequence[str] = ()
+) -> list[str]:
+    """Cells that a person has graded, or, of ``done``, those that need not be graded again.
+
+    nbgrader asks for a person anew whenever it saves a submission, an unchanged one too.
+    """
+    from nbgrader.api import Gradebook, MissingEntry
+
+    with Gradebook(course.gradebook) as book:
+        try:
+            notebook = book.find_submission_notebook(chapter.name, chapter.folder, student)
+        except MissingEntry:
+            return []
+        graded = [grade for grade in notebook.grades if grade.manual_score is not None]
+        for grade in graded:
+            if grade.name in done:
+                grade.needs_manual_grade = False
+        book.db.commit()
+        return [grade.name for grade in graded if not grade.needs_manual_grade]
+
+
+def _convert(
+    course: Course, chapter: Chapter, student: str, stage: Path, judgement: Judgement
+) -> None:
     from nbgrader.converters import Autograde
     from nbgrader.converters.base import NbGraderException
     from nbgrader.coursedir import CourseDirectory
@@ -116,7 +153,10 @@ def _convert(course: Course, chapter: Chapter, student: str, stage: Path, stamp:
     config.Autograde.force = True
     config.InsertVerdicts.path = str(stage / "judgement.json")
     config.Harmless.chapter = str(root / "chapters" / chapter.notebook)
-    config.Harmless.stamp = stamp
+    config.Harmless.mark = {
+        "judgement": stamp_of(judgement),
+        "submission": judgement.submission,
+    }
     steps = [
         InsertVerdicts if step is Execute else step
         for step in config.Autograde.autograde_preprocessors

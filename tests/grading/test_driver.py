@@ -93,9 +93,33 @@ def test_points_given_by_hand_stay(room):
         found = book.find_grade(waiting, CHAPTER.name, CHAPTER.folder, "ada")
         found.manual_score, found.needs_manual_grade = 1.5, False
         book.db.commit()
-    grade(room.course, CHAPTER, again=True, progress=lambda line: None)
+    kept = room.course.verdicts("ada", CHAPTER)
+    judged = read_judgement(kept)
+    for message in ("another message", "and another"):  # written again, as after a change of gclib
+        judged.verdicts[0] = replace(judged.verdicts[0], message=message)
+        kept.write_text(judged.text())
+        grade(room.course, CHAPTER, progress=lambda line: None)
+        with Gradebook(room.course.gradebook) as book:
+            found = book.find_grade(waiting, CHAPTER.name, CHAPTER.folder, "ada")
+            assert (found.manual_score, found.needs_manual_grade) == (1.5, False)
+    # Another answer is for a person to read again; the points stay until then.
+    path = room.course.notebook("ada", CHAPTER)
+    path.write_text(path.read_text().replace("Because the map", "Because a map"))
+    grade(room.course, CHAPTER, progress=lambda line: None)
     with Gradebook(room.course.gradebook) as book:
-        assert book.find_grade(waiting, CHAPTER.name, CHAPTER.folder, "ada").manual_score == 1.5
+        found = book.find_grade(waiting, CHAPTER.name, CHAPTER.folder, "ada")
+        assert (found.manual_score, found.needs_manual_grade) == (1.5, True)
+
+
+def test_a_damaged_settings_file_never_makes_a_second_gradebook(tmp_path):
+    (tmp_path / "course.json").write_text("{")
+    with pytest.raises(CourseError, match=r"course\.json is damaged"):
+        Course(tmp_path)
+    (tmp_path / "course.json").write_text("{}")  # of gclib collect, which needs no gradebook
+    assert Course(tmp_path, "postgresql://x@y/z").gradebook == "postgresql://x@y/z"
+    (tmp_path / "course.json").write_text('{"gradebook": ""}')
+    with pytest.raises(CourseError, match="leave --gradebook out"):
+        Course(tmp_path, "postgresql://x@y/z")
 
 
 def test_what_cannot_be_graded_is_refused(tmp_path):
