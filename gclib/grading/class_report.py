@@ -307,10 +307,11 @@ def normal_form(source: str) -> tuple[str, int]:
 
 
 def _same_files(judged: dict[str, Judgement]) -> list[list[str]]:
-    """Students who handed in the same file, byte by byte."""
+    """Students who handed in the same file, byte by byte; not those who did nothing."""
     groups: dict[str, list[str]] = defaultdict(list)
     for student, judgement in sorted(judged.items()):
-        groups[judgement.submission].append(student)
+        if any(verdict.verdict != "not attempted" for verdict in judgement.verdicts):
+            groups[judgement.submission].append(student)
     return [students for students in groups.values() if len(students) > 1]
 
 

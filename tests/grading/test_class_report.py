@@ -32,6 +32,7 @@ def room(tmp_path_factory):
     for number in range(3):
         room.hand_in(f"wrong{number}", WRONG | {"c00-e4": GOOD["c00-e4"]})
     room.hand_in("blank", BLANK)
+    room.hand_in("empty", BLANK)
     room.hand_in("mine", GOOD | {"c00-e1": MINE}, flags=[FLAG], notes=["its name was mended"])
     room.hand_in("renamed", GOOD | {"c00-e1": RENAMED})
     room.refuse("broken", "not a notebook <b>here</b>")
@@ -68,7 +69,7 @@ def test_it_is_one_file_for_its_owner_alone(room):
     assert not room.report.find_all(["script", "link", "iframe", "form"])
     policy = room.report.find("meta", {"http-equiv": "Content-Security-Policy"})["content"]
     assert policy.startswith("default-src 'none'")
-    assert "14 handed in, 11 graded, 3 could not be graded, 1 with" in room.report.get_text()
+    assert "15 handed in, 12 graded, 3 could not be graded, 1 with" in room.report.get_text()
 
 
 def test_who_was_not_graded_is_named_with_the_reason(room):
@@ -87,23 +88,23 @@ def test_flags_and_what_was_mended(room):
 
 
 def test_points_are_counted(room):
-    # 7 students with 8 points (the reflection is not read yet), 3 with 2, 1 with 0.
-    assert rows(room, "points") == [["0", "1"], ["2", "3"], ["8", "7"]]
-    assert "Of 10 points: mean 5.64, median 8, lower quarter 2, upper quarter 8" in section(
+    # 7 students with 8 points (the reflection is not read yet), 3 with 2, 2 with 0.
+    assert rows(room, "points") == [["0", "2"], ["2", "3"], ["8", "7"]]
+    assert "Of 10 points: mean 5.17, median 8, lower quarter 2, upper quarter 8" in section(
         room, "points"
     )
     picture = room.report.find("h2", id="points").find_next("img")
-    assert "1 with 0, 3 with 2, 7 with 8" in picture["alt"]
+    assert "2 with 0, 3 with 2, 7 with 8" in picture["alt"]
     assert picture["src"].startswith("data:image/png;base64,")
 
 
 def test_exercises_are_counted(room):
     first, *_, last = rows(room, "exercises")
-    # 12 were judged: good0 to good5, mine, renamed; wrong0 to wrong2; blank.
-    assert first[:7] == ["Exercise 1 · positions first", "8", "3", "1", "8", "3", "1"]
+    # 13 were judged: good0 to good5, mine, renamed; wrong0 to wrong2; blank, empty.
+    assert first[:7] == ["Exercise 1 · positions first", "8", "3", "2", "8", "3", "2"]
     assert last[:7] == [
         "Exercise 4 · a residual that starts as the identity",
-        *["11", "0", "1"] * 2,
+        *["11", "0", "2"] * 2,
     ]
     assert float(first[7]) > 0.9  # wrong in 1 to 3 alike
     assert 0 < float(last[7]) < float(first[7])
@@ -122,14 +123,15 @@ def test_reasons_are_counted_by_student(room):
 
 def test_answers_that_are_alike_are_shown_and_those_of_the_course_are_not(room):
     size = str(normal_form(MINE)[1])
-    assert rows(room, "alike") == [["Exercise 1", "2 of 12", "mine, renamed", size, "no"]]
+    assert rows(room, "alike") == [["Exercise 1", "2 of 13", "mine, renamed", size, "no"]]
     said = section(room, "alike")
     assert "The same file, byte by byte: wrong0, wrong1, wrong2" in said
     assert "good0" not in said
+    assert "blank" not in said  # nothing was done, so nothing was copied
 
 
 def test_times(room):
-    assert "1.5 s per submission (median), 1.5 s at most, 18 s together" in section(room, "times")
+    assert "1.5 s per submission (median), 1.5 s at most, 20 s together" in section(room, "times")
     assert [row[0] for row in rows(room, "times")][:2] == ["c00-e1-hidden", "c00-e1-visible"]
 
 
@@ -150,7 +152,7 @@ def test_without_a_student_the_report_names_them_no_more(room):
     room.course.verdicts("renamed", CHAPTER).unlink()
     text = write_report(room.course, CHAPTER).read_text(encoding="utf-8")
     assert "renamed" not in text
-    assert "13 handed in" in text
+    assert "14 handed in" in text
 
 
 def test_an_empty_class_has_a_report(tmp_path):

@@ -466,6 +466,17 @@ def test_formulas_that_are_none_are_shown_as_code():
         assert page.find(["code", "math"])
 
 
+def test_without_the_library_formulas_are_shown_as_they_were_written(monkeypatch):
+    monkeypatch.setitem(sys.modules, "math_core", None)
+    for cached in (markup._converter, markup.formula):
+        cached.cache_clear()
+    try:
+        assert markup.formula("a<b", False) == "<code>a&lt;b</code>"
+    finally:
+        for cached in (markup._converter, markup.formula):
+            cached.cache_clear()
+
+
 def test_no_formula_of_the_allowed_length_ends_the_process():
     done = subprocess.run(
         [sys.executable, "-c", DEEP], capture_output=True, text=True, check=False, cwd=ROOT
