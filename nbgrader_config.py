@@ -19,6 +19,7 @@ from nbgrader.preprocessors import (
 from gclib.checks.outcome import STUB_MESSAGE
 from gclib.grading.preprocessors import (
     DropDuplicateIds,
+    Harmless,
     HideHiddenTests,
     HideRubric,
     RestoreCells,
@@ -50,6 +51,7 @@ c.Autograde.autograde_preprocessors = [
     LimitOutput,
     SaveAutoGrades,
     AssignLatePenalties,
+    Harmless,
     ShowRubric,
     CheckCellMetadata,
 ]

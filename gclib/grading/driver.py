@@ -214,7 +214,8 @@ def _read(
     except UnreadableWork as error:
         return digest(content), None, str(error), []
     except OSError as error:
-        problem = f"{error.filename}: {error.strerror}; make it readable and grade again"
+        name = Path(error.filename or "").name
+        problem = f"{name}: {error.strerror}; make it readable and grade again"
         return digest(content), None, problem, []
 
 

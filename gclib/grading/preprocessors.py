@@ -134,16 +134,19 @@ class InsertVerdicts(NbGraderPreprocessor):
 class Harmless(NbGraderPreprocessor):
     """Take out of a graded notebook what could act in a browser, and say what it was made from."""
 
-    chapter = Unicode(help="the notebook as it was handed out").tag(config=True)
     mark = Dict(help="what the notebook was made from").tag(config=True)
 
     def preprocess(self, nb, resources):
         """Make the notebook harmless."""
         from gclib.grading.harmless import make_harmless
 
+        names = resources["nbgrader"]
+        path = f"chapters/{names['assignment']}/{names['notebook']}.ipynb"
+        released = (repository() or Path()) / path
         plain = json.loads(json.dumps(nb))
-        make_harmless(plain, read_cells(Path(self.chapter)))
-        plain["metadata"]["gclib"] = dict(self.mark)
+        make_harmless(plain, read_cells(released) if released.is_file() else [])
+        if self.mark:
+            plain["metadata"]["gclib"] = dict(self.mark)
         return from_dict(plain), resources
 
 

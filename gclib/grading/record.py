@@ -137,10 +137,10 @@ def _convert(
     from nbgrader.converters import Autograde
     from nbgrader.converters.base import NbGraderException
     from nbgrader.coursedir import CourseDirectory
-    from nbgrader.preprocessors import Execute, SaveAutoGrades
+    from nbgrader.preprocessors import Execute
     from traitlets.config import Config
 
-    from gclib.grading.preprocessors import Harmless, InsertVerdicts, ShowRubric
+    from gclib.grading.preprocessors import InsertVerdicts
 
     root = repository()
     config = Config()
@@ -152,19 +152,14 @@ def _convert(
     config.CourseDirectory.student_id = student
     config.Autograde.force = True
     config.InsertVerdicts.path = str(stage / "judgement.json")
-    config.Harmless.chapter = str(root / "chapters" / chapter.notebook)
     config.Harmless.mark = {
         "judgement": stamp_of(judgement),
         "submission": judgement.submission,
     }
-    steps = [
-        InsertVerdicts if step is Execute else step
-        for step in config.Autograde.autograde_preprocessors
+    steps = config.Autograde.autograde_preprocessors
+    config.Autograde.autograde_preprocessors = [
+        InsertVerdicts if step is Execute else step for step in steps
     ]
-    # Once the points are counted, and before what is the grader's own.
-    behind = steps.index(ShowRubric) if ShowRubric in steps else steps.index(SaveAutoGrades) + 1
-    steps.insert(behind, Harmless)
-    config.Autograde.autograde_preprocessors = steps
     converter = Autograde(coursedir=CourseDirectory(config=config), config=config)
     messages = Messages()
     converter.log = messages.logger
