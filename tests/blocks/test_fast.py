@@ -32,7 +32,7 @@ FORM = {
     "att_scale": "attention_pooling",
     "r2_linear": "attention_pooling",
 }
-DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+DEVICES = ["cpu", *(["cuda", "cuda-large"] if torch.cuda.is_available() else [])]
 
 
 @pytest.fixture
@@ -41,6 +41,15 @@ def small(monkeypatch):
     for name in ("association_wins", "sorting_wins"):
         monkeypatch.setattr(fast, name, lambda *_: True)
     monkeypatch.setattr(non_local, "_LARGE_MAP", 0)
+
+
+@pytest.fixture(params=DEVICES)
+def device(request, monkeypatch):
+    """Where a test runs; on a GPU also as if the small maps of the tests were large."""
+    name, *large = request.param.split("-")
+    if large:
+        monkeypatch.setattr(framework, "_SMALL_ON_GPU", 0)
+    return name
 
 
 @pytest.fixture
@@ -90,7 +99,6 @@ def layouts(x):
         yield "channels last", x.contiguous(memory_format=last)
 
 
-@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("ndim", [1, 2, 3])
 @pytest.mark.parametrize("name", BLOCKS)
 def test_value_and_gradient_equal_the_plain_formula(name, ndim, device, small, used):
@@ -104,7 +112,6 @@ def test_value_and_gradient_equal_the_plain_formula(name, ndim, device, small, u
         used.clear()
 
 
-@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", BLOCKS)
 def test_rounding_is_no_worse_than_that_of_the_plain_formula(name, dtype, device, small):
@@ -544,14 +551,15 @@ def test_weights_that_nobody_asked_for_are_not_made():
     assert len(inference.names) <= 6, inference.names
 
 
-@pytest.mark.parametrize("name", ["gc", "snl_eq3", "att_scale", "r2_linear"])
+@pytest.mark.parametrize("form", ["_element_by_element", "autograd_wins"])
+@pytest.mark.parametrize("name", ["gc", "snl_eq3", "att_scale", "r2_linear", "se"])
 @pytest.mark.parametrize("ndim", [1, 2, 3])
-def test_products_added_element_by_element(name, ndim, monkeypatch):
-    """As on a GPU."""
+def test_forms_for_small_and_large_maps_on_a_gpu(name, ndim, form, monkeypatch):
+    """Chosen there by the size of the map; here both, so that they are tested without one."""
     block, x = make(name, ndim=ndim), feature_map(ndim=ndim)
     with fast.plain_formulas():
         expected = step(block, x)
-    monkeypatch.setattr(framework, "_element_by_element", lambda x: True)
+    monkeypatch.setattr(framework, form, lambda x: True)
     for layout, same in layouts(x):
         close(step(block, same), expected, msg=lambda text, layout=layout: f"{layout}: {text}")
 

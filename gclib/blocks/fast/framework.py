@@ -21,6 +21,8 @@ from torch.autograd import Function
 
 from gclib.blocks.fast.choice import differentiates_again
 
+_SMALL_ON_GPU = 2**25  # bytes of a feature map
+
 
 def attention_pooling(
     x: Tensor, weight: Tensor, bias: Tensor | None, return_attention: bool = True
@@ -38,12 +40,14 @@ def attention_pooling(
         if they are wanted.
     """
     again = x
-    if torch.is_grad_enabled():
+    if not torch.is_grad_enabled():
+        context, attention = _pooled(x, weight)
+    elif autograd_wins(x):
+        context, attention = _pooled(x, weight, bias)
+    else:
         again, context, attention = _apply(_AttentionPooling, x, weight, bias)
         if not x.requires_grad:
             again = x
-    else:
-        context, attention = _pooled(x, weight)
     if not return_attention:
         attention = None
     elif torch.is_autocast_enabled(x.device.type):
@@ -53,9 +57,18 @@ def attention_pooling(
 
 def average_pooling(x: Tensor) -> tuple[Tensor, Tensor]:
     """Global average pooling: ``x`` to go on with, and the context ``(N, C)``."""
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() and not autograd_wins(x):
         return _apply(_AveragePooling, x)
     return x, _position_mean(x)
+
+
+def autograd_wins(x: Tensor) -> bool:
+    """Whether autograd's own backward pass is faster, though it makes more passes over ``x``.
+
+    On a GPU a small map takes the time of Python and of the kernels' start, and a backward pass
+    without Python starts them sooner.
+    """
+    return x.is_cuda and x.numel() * x.element_size() < _SMALL_ON_GPU
 
 
 def _apply(function: type[Function], *inputs: Tensor | None) -> tuple[Tensor, ...]:
@@ -82,14 +95,17 @@ def _with_twin(function: type[Function]) -> type[Function]:
     return function
 
 
-def _pooled(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Context ``(N, 1, C)`` and weights ``(N, 1, N_p)``."""
+def _pooled(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Context ``(N, 1, C)`` and weights ``(N, 1, N_p)``; the bias only for its gradient's sake."""
     if torch.is_autocast_enabled(x.device.type):
         with torch.autocast(x.device.type, enabled=False):
-            return _pooled(x, weight)
+            return _pooled(x, weight, bias)
     features = x.flatten(2)  # (N, C, L)
     row = weight.to(x.dtype).expand(len(x), 1, -1)  # (N, 1, C)
-    attention = torch.bmm(row, features).softmax(2)  # (N, 1, L)
+    logits = torch.bmm(row, features)  # (N, 1, L)
+    if bias is not None:
+        logits = logits + bias.to(x.dtype)
+    attention = logits.softmax(2)
     return torch.bmm(attention, features.transpose(1, 2)), attention
 
 
