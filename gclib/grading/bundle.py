@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
     _beside(out)
     check_chapters(root)
     files = contents(chapter, root)
-    (write_zip if out.suffix == ".zip" else write_folder)(files, out)
+    (write_zip if out.suffix.lower() == ".zip" else write_folder)(files, out)
     print(f"{out}: chapters 00 to {chapter.number}, {len(files)} files, release {RELEASE}")
     return 0
 
