@@ -124,7 +124,9 @@ def _of_node(node: ast.AST) -> Iterator[str]:
     elif isinstance(node, ast.ImportFrom):
         yield from _of_import(node.module or "")
     elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _CALLS:
-        yield f"{node.func.id}(): {_CALLS[node.func.id]}"
+        of_itself = node.func.id == "setattr" and node.args and _root(node.args[0]) == "self"
+        if not of_itself:
+            yield f"{node.func.id}(): {_CALLS[node.func.id]}"
     elif isinstance(node, ast.Attribute):
         if node.attr in _LYING:
             yield f"{node.attr}: {_LYING[node.attr]}"

@@ -1,0 +1,91 @@
+"""What a person should look at is found, and right answers raise no flag."""
+
+import json
+
+import pytest
+from mutants.answers import PREAMBLE, references, variants
+
+from gclib.chapters import CHAPTERS, repository
+from gclib.grading.integrity import flags, verdict_flags
+from gclib.grading.repair import Mended
+from gclib.grading.verdicts import Verdict
+
+ODD = {
+    "from gclib.blocks import GCBlock": "imports gclib.blocks",
+    "import gclib.checks.hidden.c01 as h": "the course's own code",
+    "from timm.layers import GlobalContext": "a library that has these blocks",
+    "import os\nx = os.environ['A']": "os.environ",
+    "def f(x):\n    import sys\n    return sys.modules": "sys.modules",
+    "torch.equal = lambda *a: True": "changes torch.equal",
+    "torch.Tensor.__eq__ = lambda *a: True": "changes torch.Tensor.__eq__",
+    "del F.softmax": "changes F.softmax",
+    "setattr(torch, 'equal', print)": "sets an attribute by name",
+    "class A:\n    def __eq__(self, other):\n        return True": "what it equals",
+    "class A(torch.Tensor):\n    def __torch_function__(self, *a): pass": "replaces",
+    "f = aggregate.__globals__": "looks into another function",
+    "get_ipython().events.register('post_run_cell', f)": "the notebook's shell",
+    "!curl example.org": "a command of the shell",
+    "x = !ls": "a command of the shell",
+    "%%bash\nls": "a command of the shell",
+    "eval('1')": "runs text as code",
+    "open('/etc/passwd').read()": "a file",
+    "def f(x):\n    return x if x.shape == (1, 2, 3) else 0": "fixed numbers",
+    "def f(x):\n    return 3 if x.sum() == 7.5 else 0": "fixed numbers",
+}
+
+
+@pytest.mark.parametrize("source", ODD)
+def test_odd_code_is_flagged_with_its_line(source):
+    found = flags([("c01-e1", True, "y = 1\n" + source)], [])
+    assert any(ODD[source] in flag.what for flag in found), found
+    for flag in found:
+        assert flag.cell == "c01-e1"
+        assert flag.source in source
+        assert flag.line > 1
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda c: c.number)
+def test_right_answers_raise_no_flag(chapter):
+    content = json.loads((repository() / "chapters" / chapter.notebook).read_text())
+    given = list(Mended(content).code_cells())
+    cells = [("preamble", False, PREAMBLE)]
+    cells += [(name, True, source) for name, source in references(chapter.number).items()]
+    cells += [
+        (f"{name}, {variant}", True, source)
+        for name, found in variants(chapter.number).items()
+        for variant, source in found.items()
+    ]
+    assert flags(given + cells, given) == []
+
+
+def test_what_was_handed_out_is_not_odd():
+    line = "from gclib.analysis import capture"
+    assert flags([("a", False, line)], [("b", False, f"x = 1\n{line}")]) == []
+
+
+def test_edited_checks_are_flagged():
+    (flag,) = flags([], [], ["c01-e1-visible"])
+    assert (flag.cell, flag.what) == ("c01-e1-visible", "the check was edited; the original counts")
+
+
+def test_code_that_does_not_parse_is_no_reason_to_stop():
+    assert flags([("a", True, "def f(:\n"), ("b", True, "((" * 500), ("c", True, "\0")], []) == []
+
+
+def verdict(cell, said):
+    return Verdict(cell, said, "", "", [], 0, 0.0)
+
+
+def test_knowing_the_visible_numbers_alone_is_flagged():
+    found = verdict_flags(
+        [
+            *(verdict(f"c01-e1-{kind}", "passed") for kind in ("visible", "hidden")),
+            verdict("c01-e2-visible", "passed"),
+            verdict("c01-e2-hidden", "failed"),
+            *(verdict(f"c01-e3-{kind}", "failed") for kind in ("visible", "hidden")),
+            verdict("c01-e4-visible", "failed"),
+            verdict("c01-e4-hidden", "passed"),
+            verdict("c01-e5-visible", "passed"),
+        ]
+    )
+    assert [flag.cell for flag in found] == ["c01-e2"]
