@@ -25,7 +25,7 @@ def notebook(monkeypatch):
 
 def test_a_name_says_when_it_comes():
     block = later("GCBlock", "06")
-    with pytest.raises(NotReleased, match="GCBlock is not in your copy .* comes with chapter 06"):
+    with pytest.raises(NotReleased, match=r"GCBlock is not in your copy .* comes with chapter 06"):
         block(64, ratio=4)
     assert not isinstance(torch.nn.ReLU(), block)
     with pytest.raises(NotReleased, match="it is what the last chapter builds"):
