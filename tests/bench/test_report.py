@@ -152,13 +152,11 @@ def test_networks_on_a_gpu_stand_over_the_bare_one_that_ran_alike():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
-def test_a_graph_replays_the_same_work(monkeypatch):
+def test_a_graph_replays_the_same_work():
     cell = {"group": "gc", "shape": (2, 32, 8, 8), "dtype": "bf16", "layout": "nhwc"}
     records = blocks.measure(cell, device="cuda", rounds=3, graph=True)
     names = {r["implementation"] for r in records}
     assert {"gclib", "gclib graph"} <= names
-    times = {(r["mode"], r["implementation"]): r["median"] for r in records}
-    assert times["training", "gclib graph"] < times["training", "gclib"]
     x = torch.ones(4, device="cuda")
     replay = graphed(lambda: x + 1)
     x.fill_(3)
