@@ -8,7 +8,9 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 
 from mutants.answers import ROOT
@@ -21,15 +23,24 @@ from gclib.grading.notebooks import grade_metadata
 Edit = Callable[[list[dict]], None]
 
 
+@cache
+def generated() -> tempfile.TemporaryDirectory:
+    """A course folder that ``make chapters`` was run in; made once, for it takes seconds."""
+    made = tempfile.TemporaryDirectory(prefix="gclib-classroom-")
+    folder = Path(made.name)
+    shutil.copytree(ROOT / "solutions", folder / "solutions")
+    shutil.copy(ROOT / "nbgrader_config.py", folder)
+    generate(folder, gradebook=f"sqlite:///{folder / 'gradebook.db'}")
+    return made
+
+
 class Classroom:
     """A course folder of its own: solutions, chapters, a gradebook, submissions."""
 
     def __init__(self, folder: Path, chapter: Chapter) -> None:
         self.folder, self.chapter = folder, chapter
-        shutil.copytree(ROOT / "solutions", folder / "solutions")
-        shutil.copy(ROOT / "nbgrader_config.py", folder)
+        shutil.copytree(generated().name, folder, dirs_exist_ok=True)
         self.url = f"sqlite:///{folder / 'gradebook.db'}"
-        generate(folder, gradebook=self.url)
         released = folder / "chapters" / chapter.notebook
         self.released = json.loads(released.read_text(encoding="utf-8"))
 

@@ -1,26 +1,18 @@
 """A class whose gradebook nbgrader made, and grades written into it as grading writes them."""
 
 import shutil
-import tempfile
-from functools import cache
 from pathlib import Path
+
+from classroom import generated
 
 from gclib.chapters import Chapter
 from gclib.grading.classroom import Course
 
 
-@cache
-def _prepared() -> tempfile.TemporaryDirectory:
-    """Made once, for it takes seconds."""
-    folder = tempfile.TemporaryDirectory(prefix="gclib-class-")
-    Course(Path(folder.name)).prepare()
-    return folder
-
-
 def graded_class(folder: Path) -> Course:
     """A class of nobody, with a gradebook that knows all chapters."""
     folder.mkdir()
-    shutil.copy(Path(_prepared().name, "gradebook.db"), folder)
+    shutil.copy(Path(generated().name, "gradebook.db"), folder)
     course = Course(folder)
     course.replace_file(folder / "course.json", '{"gradebook": ""}')
     return course
