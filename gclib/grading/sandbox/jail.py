@@ -303,7 +303,7 @@ class Student:
     def begin(self) -> Work:
         """The work in the state in which every check starts, in a new process if need be.
 
-        What an earlier call has left behind, processes or threads, does not reach the next check.
+        Processes that a call leaves behind end with it; threads do not reach the next check.
 
         Raises:
             StudentError: reading the definitions ended the process or took too long.
@@ -376,7 +376,10 @@ class Student:
             patience = min(limits.call_seconds, self._left)
         try:
             wire.send(self._socket, wire.pack({"do": do, **request}), patience)
-            return answer_of(wire.receive(self._socket, patience))
+            answer = wire.receive(self._socket, patience)
+            if isinstance(answer, dict) and "left" in answer:
+                self._calm()
+            return answer_of(answer)
         except wire.Silence:
             why = f"the code took more than {patience:.0f} s: is there an endless loop?"
         except wire.Closed:

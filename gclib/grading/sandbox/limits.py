@@ -57,11 +57,13 @@ def close_to_children() -> None:
 def be_watched(parent: int) -> None:
     """Let the parent see what this process takes; end with it.
 
-    Large pages stay off, so that what is given back is given back.
+    Orphans come to this process, so that it knows of all it has started. Large pages stay off, so
+    that what is given back is given back.
     """
     import signal
 
     _prctl(_DUMPABLE, 1)
+    _prctl(_CHILD_SUBREAPER, 1)
     _prctl(_THP_DISABLE, 1)
     _prctl(_PARENT_DEATH, signal.SIGKILL)
     if os.getppid() != parent:
