@@ -108,8 +108,7 @@ def pairs(records: Iterable[Record], how: str = "") -> list[dict[str, Any]]:
         grouped.setdefault(key, []).append(record)
     found = []
     for same in grouped.values():
-        ending = HOWS if how == "" else how
-        chosen = [r for r in same if r["implementation"].endswith(ending) == (how != "")]
+        chosen = [r for r in same if _ending(r["implementation"]) == how]
         if not chosen:
             continue
         (ours,) = (r for r in chosen if r["implementation"].startswith("gclib"))
@@ -274,19 +273,19 @@ def _numbers(record: Record) -> str:
     return f"{record['dtype']}, {record['layout']}, {record['examples']} examples"
 
 
-def _ending(record: Record) -> str:
-    """How the network of a record ran: "", " compiled", " graph" or " compiled graph"."""
-    name = record["network"]
-    while name.endswith(HOWS):
-        name = name[: name.rindex(" ")]
-    return record["network"][len(name) :]
+def _ending(name: str) -> str:
+    """How it ran: "", " compiled", " graph" or " compiled graph"."""
+    start = name
+    while start.endswith(HOWS):
+        start = start[: start.rindex(" ")]
+    return name[len(start) :]
 
 
 def _network_targets(records: list[Record]) -> list[list[str]]:
     """What the GC blocks may add to a training step, and that they add no more than the peers'."""
     lines = []
     for r in records:
-        how = _ending(r)
+        how = _ending(r["network"])
         if (r["network"], r["mode"]) != (f"gc · gclib{how}", "training"):
             continue
         most = 3 if r["device"] == "cuda" else 4
@@ -299,7 +298,7 @@ def _network_targets(records: list[Record]) -> list[list[str]]:
             for p in records
             if p["network"].startswith("gc · ")
             and p is not r
-            and (_ending(p), p["mode"], _numbers(p)) == (how, r["mode"], _numbers(r))
+            and (_ending(p["network"]), p["mode"], _numbers(p)) == (how, r["mode"], _numbers(r))
         ]
         if peers and r["device"] == "cuda":
             best = min(peers, key=lambda p: p["ratio"])
@@ -318,7 +317,7 @@ def _bare_launches(records: list[Record]) -> list[str]:
         times = {r["network"]: r["median"] for r in records if r["mode"] == mode}
         if {"no block", "no block graph"} <= times.keys():
             eager, graph = times["no block"], times["no block graph"]
-            busy = 100 * graph / eager
+            busy = min(100, 100 * graph / eager)
             found.append(
                 f"{mode}: the bare network takes {_ms(eager)} ms eagerly and {_ms(graph)} ms as a "
                 f"graph, so the GPU works {busy:.0f} % of the time"
@@ -468,7 +467,9 @@ def as_markdown(runs: Mapping[str, Mapping[str, Any]]) -> str:
                         f"{100 * (r['low'] - 1):+.1f} to {100 * (r['high'] - 1):+.1f} %",
                         f"{r['peak'] / 2**20:.0f}",
                     ]
-                    for r in sorted(same, key=lambda r: (r["mode"], _ending(r), r["ratio"]))
+                    for r in sorted(
+                        same, key=lambda r: (r["mode"], _ending(r["network"]), r["ratio"])
+                    )
                 ],
             )
             lines += _bare_launches(same)

@@ -228,7 +228,7 @@ class AddFusion(nn.Module):
     def forward(self, x: Tensor, transformed: Tensor) -> Tensor:
         """Add ``(N, C, 1, ..., 1)`` to every position of ``(N, C, *positions)``."""
         transformed = transformed.to(x.dtype)
-        if fast.addition_wins(x, transformed) and fast.usable(x):
+        if fast.usable(x) and fast.addition_wins(x, transformed):
             return fast.add(x, transformed)
         return x + transformed
 
