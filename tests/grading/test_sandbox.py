@@ -103,6 +103,15 @@ class TestWire:
             wire.pack(deep)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """As in the sandbox; several wait for one another on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def sandboxes(tmp_path_factory):
     """A sandbox for each chapter, made when it is asked for."""
