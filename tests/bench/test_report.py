@@ -174,7 +174,7 @@ def test_networks_under_torch_compile(monkeypatch):
         return compiler(network, fullgraph=fullgraph, backend="eager")  # to generate code is slow
 
     monkeypatch.setattr(torch, "compile", compile)
-    records = networks.run(examples=1, size=32, rounds=1, groups=("gc",), compiled=True)
+    records = networks.run(examples=2, size=32, rounds=1, groups=("gc",), compiled=True)
     assert len(compiled) == 4  # two networks, two modes
     names = ["no block", "no block compiled", "gc · gclib", "gc · gclib compiled"]
     assert [r["network"] for r in records if r["mode"] == "training"] == names
