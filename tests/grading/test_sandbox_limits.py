@@ -134,6 +134,7 @@ def leave(busy):
 if True:
     leave(True)
     leave(False)
+    os.fork()  # the copy goes on with what is below
 """
 
 
@@ -191,6 +192,7 @@ _plain = {name}
 def {name}(*inputs, **options):
     leave(True)
     leave(False)
+    os.fork()
     return _plain(*inputs, **options)
 """
         busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(4)]
@@ -353,6 +355,18 @@ def test_peers_and_the_classes_folder_are_hidden(visible):
             assert "ModuleNotFoundError" in message(sandbox, f"import {name}")
 
 
+@pytest.fixture(scope="module")
+def short(visible):
+    with Sandbox(visible, Limits(MEMORY, call_seconds=3, seconds=60)) as sandbox:
+        yield sandbox
+
+
+def test_a_page_without_a_sandbox(visible):
+    with Sandbox(visible, unsafe=True) as sandbox, sandbox.student([], "a student") as student:
+        assert student.page(["print(1)"])[0][0]["text"] == "1\n"
+
+
+@needs_bubblewrap
 class TestPage:
     def shown(self, sandbox, *cells):
         with sandbox.student([], "a student") as student:
@@ -363,9 +377,9 @@ class TestPage:
             nbformat.validate(nbformat.v4.new_notebook(cells=[cell]))
         return found
 
-    def test_cells_share_their_names(self, sandbox):
+    def test_cells_share_their_names(self, short):
         first, second, third = self.shown(
-            sandbox, "import torch\nx = torch.ones(2)", "print('a')\nx + 1", "1 / 0\nprint('b')"
+            short, "import torch\nx = torch.ones(2)", "print('a')\nx + 1", "1 / 0\nprint('b')"
         )
         assert first == []
         assert second == [
@@ -381,10 +395,10 @@ class TestPage:
         assert third[0]["ename"] == "ZeroDivisionError"
         assert "----> 1 1 / 0" in "\n".join(third[0]["traceback"])
 
-    def test_magics_and_markup(self, sandbox):
+    def test_magics_and_markup(self, short):
         cells = ["%time 1 + 1", "!echo hello", "%%writefile x\n1", "exit()", "input()", "def f(:"]
         cells += ["from IPython.display import HTML\nHTML('<script>1</script>')", "print('end')"]
-        found = self.shown(sandbox, *cells)
+        found = self.shown(short, *cells)
         assert "Wall time" in found[0][0]["text"]
         assert found[1][0]["text"] == "hello\n"
         assert found[2][-1]["ename"] == "OSError"
@@ -393,18 +407,16 @@ class TestPage:
         assert found[6][0]["data"] == {"text/plain": "<IPython.core.display.HTML object>"}
         assert found[7][0]["text"] == "end\n"
 
-    def test_figures(self, sandbox):
+    def test_figures(self, short):
         pytest.importorskip("matplotlib_inline")
-        (found,) = self.shown(sandbox, "import matplotlib.pyplot as plt\nplt.plot([1, 2]);")
+        (found,) = self.shown(short, "import matplotlib.pyplot as plt\nplt.plot([1, 2]);")
         assert found[-1]["output_type"] == "display_data"
         assert found[-1]["data"]["image/png"].startswith("iVBOR")
 
-    def test_too_much_and_too_long(self, visible, sandbox):
+    def test_too_much_and_too_long(self, short):
         ignore = "import signal\nsignal.signal(signal.SIGALRM, signal.SIG_IGN)\nwhile True: pass"
         cells = ["print('x' * 10**7)", "while True: pass", "print(1)", ignore, "print(2)"]
-        limits = Limits(MEMORY, call_seconds=3, seconds=60)
-        with Sandbox(visible, limits, unsafe=not sandbox._wrap) as short:
-            found = self.shown(short, *cells)
+        found = self.shown(short, *cells)
         assert len(found[0][0]["text"]) < 110_000
         assert found[0][0]["text"].endswith("is cut]\n")
         assert found[1][0]["ename"] == "TimeIsUp"
@@ -412,18 +424,18 @@ class TestPage:
         assert found[3][0]["text"].startswith("stopped: ")
         assert found[4][0]["text"].startswith("not run: ")
 
-    def test_a_cell_that_ends_the_process(self, sandbox):
-        first, second, third = self.shown(sandbox, "print(1)", "import os; os._exit(1)", "print(2)")
+    def test_a_cell_that_ends_the_process(self, short):
+        first, second, third = self.shown(short, "print(1)", "import os; os._exit(1)", "print(2)")
         assert first[0]["text"] == "1\n"
         assert "stopped: the code ended its process" in second[0]["text"]
         assert "not run: " in third[0]["text"]
 
-    def test_forged_outputs_are_refused(self, sandbox):
+    def test_forged_outputs_are_refused(self, short):
         forge = "import gc\nfrom gclib.grading.sandbox.page import Recorder\n"
         forge += "[one] = [o for o in gc.get_objects() if type(o).__name__ == 'Recorder']\n"
         forge += "one.outputs.append({'output_type': 'display_data', 'data': %s})"
         for data in ("{'text/html': '<script>'}", "{'image/png': 'PHN2Zz4='}", "7"):
-            (found,) = self.shown(sandbox, forge % data)
+            (found,) = self.shown(short, forge % data)
             assert "script" not in str(found)
             assert "PHN2" not in str(found)
 

@@ -160,7 +160,7 @@ def _be_child(control: socket.socket, number: int, settings: dict[str, Any], par
 
 def serve(number: int) -> None:
     """Answer requests on a socket until it closes."""
-    student = _Student()
+    student, own = _Student(), os.getpid()
     connection = socket.socket(fileno=number)
     while True:
         try:
@@ -168,6 +168,8 @@ def serve(number: int) -> None:
         except wire.Closed:
             return
         answer = student.answer(request)
+        if os.getpid() != own:  # a copy that the code has made and not ended: one answer is enough
+            os._exit(0)
         if _has_started_others():
             answer["left"] = True
         try:
