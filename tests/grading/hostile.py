@@ -260,18 +260,21 @@ CLASS: dict[str, Hostile] = {
         steal("import gclib.blocks.global_context as found"), REST, flag="imports gclib"
     ),
     "imports_a_library_with_these_blocks": Hostile(
-        steal("import timm\nfound = timm"), REST, flag="imports timm"
+        steal("import timm.layers as found"), REST, flag="imports timm"
     ),
     "looks_for_the_solutions": Hostile(
         steal(
             "for top, _, names in os.walk('/'):\n"
-            "    if 'start.ipynb' in names or 'gradebook.db' in names:\n        found = top"
+            "    if 'start.ipynb' in names or top.endswith('checks/hidden'):\n        found = top"
         ),
         REST,
         flag="imports os",
     ),
     "looks_at_other_students": Hostile(
-        steal("found = [p for p in os.listdir('/proc') if p.isdigit() and int(p) > 9]"),
+        steal(
+            "own = ('1', str(os.getpid()), str(os.getppid()))\n"
+            "found = [p for p in os.listdir('/proc') if p.isdigit() and p not in own]"
+        ),
         REST,
         flag="imports os",
     ),

@@ -69,9 +69,11 @@ def test_blank_and_wrong_and_broken_and_endless(sandbox):
 
 
 @needs_bubblewrap
-def test_definitions_that_end_the_process_fail_everything_and_say_why(sandbox):
-    found = verdicts(sandbox, {"c01-e1": "import os\nif True:\n    os._exit(0)"})
-    assert {v.verdict for v in found.values()} == {"failed"}
+def test_definitions_that_end_the_process_cost_their_exercise_and_say_why(sandbox):
+    answers = references("01")
+    found = verdicts(sandbox, answers | {"c01-e1": "import os\nif True:\n    os._exit(0)"})
+    assert found["c01-e1-visible"].verdict == found["c01-e1-hidden"].verdict == "failed"
+    assert found["c01-e2-visible"].verdict == found["c01-e2-hidden"].verdict == "passed"
     card = found["c01-e1-visible"].outputs[0]["data"]["text/plain"]
     assert "the code ended its process" in card
 

@@ -368,12 +368,16 @@ return 1
                     call(torch.ones(1))
 
     def test_definitions_that_end_the_process(self, sandboxes):
-        cells = [("answer", True, "import os\nif True:\n    os._exit(0)")]
-        with (
-            sandboxes().student(cells, "a student") as student,
-            pytest.raises(StudentError, match="ended its process"),
-        ):
-            student.begin()
+        leave = ("leaves", True, "import os\nif True:\n    os._exit(0)")
+        good = ("good", True, "def probe():\n    return 3")
+        with sandboxes().student([leave, good, leave], "a student") as student:
+            work = student.begin()
+            assert "ended its process" in work.problems["leaves"]
+            assert work.definitions["probe"].call() == 3
+            student.end()  # as a later call that ends the process
+            work = student.begin()
+            assert "ended its process" in work.problems["leaves"]
+            assert work.definitions["probe"].call() == 3
 
 
 @needs_bubblewrap

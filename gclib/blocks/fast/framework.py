@@ -66,9 +66,10 @@ def autograd_wins(x: Tensor) -> bool:
     """Whether autograd's own backward pass is faster, though it makes more passes over ``x``.
 
     On a GPU a small map takes the time of Python and of the kernels' start, and a backward pass
-    without Python starts them sooner.
+    without Python starts them sooner. A CUDA graph starts them all at once.
     """
-    return x.is_cuda and x.numel() * x.element_size() < _SMALL_ON_GPU
+    small = x.is_cuda and x.numel() * x.element_size() < _SMALL_ON_GPU
+    return small and not torch.cuda.is_current_stream_capturing()
 
 
 def _apply(function: type[Function], *inputs: Tensor | None) -> tuple[Tensor, ...]:
@@ -251,11 +252,6 @@ def _flat(x: Tensor) -> Tensor:
     return x.reshape(*x.shape[:2], x.shape[2:].numel())
 
 
-def _element_by_element(x: Tensor) -> bool:
-    """Whether adding products of vectors needs fewer kernels than one product of rank two."""
-    return x.is_cuda
-
-
 def _by_rows(features: Tensor) -> bool:
     """Whether the channels of each position lie together, as in channels-last maps."""
     return features.stride(1) < features.stride(2)
@@ -274,9 +270,6 @@ def _add_products(x: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tens
     Rows a and c are (N, 1, C), b and d (N, 1, L).
     """
     features = _flat(x)
-    if _element_by_element(x):
-        once = torch.addcmul(features, a.transpose(1, 2), b)
-        return torch.addcmul(once, c.transpose(1, 2), d).reshape(x.shape)
     left, right = torch.cat((a, c), 1), torch.cat((b, d), 1)
     if _by_rows(features):
         rows = torch.baddbmm(features.transpose(1, 2), right.transpose(1, 2), left)

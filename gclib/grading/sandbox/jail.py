@@ -268,6 +268,7 @@ class Student:
         self._sandbox, self._cells, self._origin = sandbox, cells, origin
         self._socket: socket.socket | None = None
         self._left = sandbox.limits.seconds
+        self._problems: dict[str, str] = {}  # by label, why a cell cannot be read
         self.ended: list[str] = []  # why its processes ended early
 
     def _fork(self) -> None:
@@ -292,13 +293,31 @@ class Student:
     def work(self) -> Work:
         """The student's work, with handles in place of functions and classes.
 
+        A cell that ends the process or takes too long when it is read is left out from then on, and
+        becomes a problem of its own; the others count.
+
         Raises:
-            StudentError: reading the definitions ended the process or took too long.
+            StudentError: there is no time left to read them.
         """
+        try:
+            return self._load(self._cells)
+        except StudentError:
+            kept: list[tuple[str, bool, str]] = []
+            for cell in self._cells:
+                try:
+                    self._load([*kept, cell])
+                    kept.append(cell)
+                except StudentError as error:
+                    self._problems[cell[0]] = str(error)
+            self._cells = kept
+        return self._load(self._cells)
+
+    def _load(self, cells: Sequence[tuple[str, bool, str]]) -> Work:
         self._fork()
-        cells = [list(cell) for cell in self._cells]
-        loaded = self.ask("load", cells=cells, origin=self._origin)
-        return work_of(self.ask, loaded, self._origin)
+        loaded = self.ask("load", cells=[list(cell) for cell in cells], origin=self._origin)
+        work = work_of(self.ask, loaded, self._origin)
+        work.problems.update(self._problems)
+        return work
 
     def begin(self) -> Work:
         """The work in the state in which every check starts, in a new process if need be.
@@ -306,7 +325,7 @@ class Student:
         Processes that a call leaves behind end with it; threads do not reach the next check.
 
         Raises:
-            StudentError: reading the definitions ended the process or took too long.
+            StudentError: there is no time left to read the definitions.
         """
         for attempt in range(2):
             if self._socket is None or not self._calm():
