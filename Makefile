@@ -34,3 +34,4 @@ bench:
 	$(BIN)/gclib bench blocks --save docs
 	$(BIN)/gclib bench networks --save docs
 	$(BIN)/gclib bench course --save docs
+	$(BIN)/gclib bench grading --save docs

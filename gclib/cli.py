@@ -98,8 +98,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     register(commands)
 
-    command = commands.add_parser("bench", help="measure blocks, networks, the course")
-    command.add_argument("what", choices=["blocks", "networks", "course"])
+    command = commands.add_parser("bench", help="measure blocks, networks, the course, grading")
+    command.add_argument("what", choices=["blocks", "networks", "course", "grading"])
     command.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="default: cpu")
     command.add_argument("--dtype", nargs="+", choices=["fp32", "bf16"], help="default: both")
     command.add_argument("--block", nargs="+", metavar="NAME", help="default: all; ? lists them")
@@ -112,6 +112,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     command.add_argument(
         "--examples", type=int, metavar="N", help="of networks; default: 4, on a GPU 64"
+    )
+    command.add_argument(
+        "--count", type=int, default=40, metavar="N", help="of grading: submissions; default: 40"
     )
     command.add_argument("--quick", action="store_true", help="one small shape, to try the command")
     command.add_argument("--compiled", action="store_true", help="torch.compile as well")
@@ -398,8 +401,8 @@ def _bench(options: argparse.Namespace) -> int:
         value = getattr(options, name)
         if value is not None and value < 1:
             return _fail(f"--{name} {value}: expected at least 1")
-    if options.what == "course":
-        return _bench_course(options)
+    if options.what in ("course", "grading"):
+        return _bench_processes(options)
     import torch
 
     from gclib.bench import blocks, networks, peers, report
@@ -448,11 +451,14 @@ def _bench(options: argparse.Namespace) -> int:
     return _bench_show(options, parts, records)
 
 
-def _bench_course(options: argparse.Namespace) -> int:
-    from gclib.bench import course
+def _bench_processes(options: argparse.Namespace) -> int:
+    from gclib.bench import course, grading
 
     try:
-        records = course.run(tuple(options.part or course.PARTS), options.rounds)
+        if options.what == "course":
+            records = course.run(tuple(options.part or course.PARTS), options.rounds)
+        else:
+            records = grading.run(options.count)
     except (RuntimeError, OSError) as error:
         return _fail(error)
     return _bench_show(options, options.part or [], records)

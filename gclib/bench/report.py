@@ -14,6 +14,7 @@ import torch
 
 from gclib.bench.blocks import HOWS
 from gclib.bench.course import SECONDS
+from gclib.bench.grading import TARGET as GRADING_TARGET
 
 # glibc gives blocks of more than 32 MiB back to the system at once, so that each large result
 # costs page faults anew. These settings keep them.
@@ -441,6 +442,9 @@ def as_markdown(runs: Mapping[str, Mapping[str, Any]]) -> str:
     for name, run in runs.items():
         if name.startswith("course"):
             lines += [f"## The course, run `{name}`", "", *_how(run), *_course(run["records"])]
+    for name, run in runs.items():
+        if name.startswith("grading"):
+            lines += [f"## Grading, run `{name}`", "", *_how(run), *_grading(run["records"])]
     for name, run in networks.items():
         lines += [f"## ResNet-50, run `{name}`", "", *_how(run)]
         lines += [
@@ -536,6 +540,26 @@ def _course(records: list[Record]) -> list[str]:
     return lines
 
 
+def _grading(records: list[Record]) -> list[str]:
+    """A class graded both ways."""
+    plain, ours = records
+    ratio = ours["per_minute"] / plain["per_minute"]
+    lines = [
+        f"{ours['submissions']} submissions of chapter {ours['chapter']}, between none and all of "
+        f"the right answers, on {ours['cores']} cores. Each half of the class is graded by one, "
+        "then by the other, in the opposite order; the points are compared. Plain nbgrader runs students' "
+        "code beside the gradebook; `gclib grade` runs it in sandboxes, makes pages of what it "
+        "prints, and writes the class report.",
+        "",
+    ]
+    lines += _table(
+        ["", "s", "submissions a minute"],
+        [[f"`{r['way']}`", f"{r['seconds']:.0f}", f"{r['per_minute']:.1f}"] for r in records],
+    )
+    met = "met" if ratio >= GRADING_TARGET else "missed"
+    return [*lines, f"{ratio:.1f} times as many; the target of {GRADING_TARGET:g} is {met}.", ""]
+
+
 def _allowed(record: Record) -> tuple[str, str]:
     seconds = SECONDS[record["part"]]
     small = record["part"] != "notebooks" or (record["peak"] or 0) < 2**31
@@ -614,6 +638,10 @@ def as_lines(what: str, records: list[Record]) -> list[str]:
     if what == "course":
         return [
             f"{r['task']:<50}{r['median']:8.2f} s  {_mebibytes(r['peak']):>6} MiB" for r in records
+        ]
+    if what == "grading":
+        return [
+            f"{r['way']:<22}{r['seconds']:8.1f} s  {r['per_minute']:6.1f} a minute" for r in records
         ]
     if what == "networks":
         return [

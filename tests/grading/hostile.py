@@ -376,7 +376,8 @@ CLASS: dict[str, Hostile] = {
     "loops_and_ignores_signals": Hostile(
         e1(
             "import signal\nfor n in range(1, 65):\n    try:\n"
-            "        signal.signal(n, signal.SIG_IGN)\n    except (OSError, ValueError):\n        pass\nwhile True:\n    pass"
+            "        signal.signal(n, signal.SIG_IGN)\n    except (OSError, ValueError):\n"
+            "        pass\nwhile True:\n    pass"
         ),
         REST,
     ),

@@ -141,7 +141,9 @@ def softmax_wins(query: Tensor, key: Tensor, value: Tensor) -> bool:
 
     For float32 that is a matter of memory: under 256 MiB of map its products are no faster, and
     ``gaussian``, whose widths differ, is slower. In half precision its forward pass is always
-    faster, on a CPU its backward pass only for larger maps (docs/PERFORMANCE.md). Forward mode and
+    faster on a CPU, its backward pass only for larger maps (docs/PERFORMANCE.md). On a GPU the fast
+    kernels end at 256 channels: with 512 they take up to seven times as long as the map's products
+    (measured on an H200), so there only maps of gigabytes go without. Forward mode and
     ``torch.func`` need the plain formula.
     """
     if torch._C._are_functorch_transforms_active():
@@ -149,8 +151,14 @@ def softmax_wins(query: Tensor, key: Tensor, value: Tensor) -> bool:
     if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in (query, key, value)):
         return False
     numbers = query.shape[0] * query.shape[2] * key.shape[2]
-    same_width = query.shape[1] == value.shape[1]
-    if query.dtype in (torch.bfloat16, torch.float16):
+    width, same_width = query.shape[1], query.shape[1] == value.shape[1]
+    half = query.dtype in (torch.bfloat16, torch.float16)
+    if query.is_cuda:
+        if half and same_width and width <= 128:
+            return True
+        large = _LARGE_MAP if width <= 256 else 16 * _LARGE_MAP
+        return (half or same_width) and numbers >= large
+    if half:
         trains = torch.is_grad_enabled() and any(t.requires_grad for t in (query, key, value))
         if not trains or query.device.type != "cpu":
             return True
