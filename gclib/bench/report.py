@@ -547,9 +547,9 @@ def _grading(records: list[Record]) -> list[str]:
     lines = [
         f"{ours['submissions']} submissions of chapter {ours['chapter']}, between none and all of "
         f"the right answers, on {ours['cores']} cores. Each half of the class is graded by one, "
-        "then by the other, in the opposite order; the points are compared. Plain nbgrader runs students' "
-        "code beside the gradebook; `gclib grade` runs it in sandboxes, makes pages of what it "
-        "prints, and writes the class report.",
+        "then by the other, in the opposite order; the points are compared. Plain nbgrader runs "
+        "students' code beside the gradebook; `gclib grade` runs it in sandboxes, makes pages of "
+        "what it prints, and writes the class report.",
         "",
     ]
     lines += _table(
