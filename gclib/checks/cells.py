@@ -86,7 +86,8 @@ def _python_of_line(line: str) -> str:
     indent = line[: len(line) - len(line.lstrip())]
     if text.startswith(("%", "!", "?")) or text.endswith("?"):
         return f"{indent}pass"
-    return re.sub(r"^(\s*[\w., ]+=\s*)[%!].*$", r"\1None", line)
+    found = re.match(r"([^=!%]*=\s*)[%!]", line)  # x = !ls, x = %magic
+    return f"{found[1]}None" if found and re.fullmatch(r"[\w., ]+=\s*", found[1].lstrip()) else line
 
 
 def source_of(cell: dict) -> str:

@@ -53,6 +53,8 @@ def assignments(parameters: Mapping[str, Shape], roles: Mapping[str, Shape]) -> 
         roles: for each role the shape ``(outputs, inputs)`` of its weight. No size may be 1, but
             the first of a map to one number.
     """
+    if len(parameters) > 4 * len(roles) + 8:  # a weight, a bias, a norm for each; not hundreds
+        return []
     to_one = any(shape[0] == 1 for shape in roles.values())  # a map to one number is a vector
     weights = {n: _trim(s) for n, s in parameters.items() if len(_trim(s)) == 2 or to_one}
     weights = {n: s for n, s in weights.items() if len(s) > 1 or not _is_bias(n)}

@@ -172,14 +172,27 @@ class Course:
 
     def alias(self, student: str) -> str:
         """Eight letters that stand for a student in logs; :meth:`students` finds who it is."""
-        return hmac.digest(self.secret(), f"student:{student}".encode(), "sha256")[:4].hex()
+        return hmac.digest(
+            self.secret(), f"student:{student}".encode("utf-8", "surrogateescape"), "sha256"
+        )[:4].hex()
 
     def students(self, chapter: Chapter | None = None) -> list[str]:
         """Students who handed in a folder for the chapter (default: for any), in order."""
         submitted = self.folder / "submitted"
-        pattern = f"*/{chapter.folder}" if chapter else "*/*"
-        found = {path.parent.name for path in submitted.glob(pattern) if path.is_dir()}
-        return sorted(name for name in found if not name.startswith("."))
+        if not submitted.is_dir():
+            return []
+        found = []
+        for entry in os.scandir(submitted):
+            if entry.name.startswith(".") or not entry.is_dir():
+                continue
+            if not os.access(entry.path, os.R_OK | os.X_OK):
+                found.append(entry.name)  # nobody is lost: grading says why it cannot be read
+                continue
+            below = Path(entry.path)
+            wanted = [below / chapter.folder] if chapter else below.iterdir()
+            if any(path.is_dir() for path in wanted):
+                found.append(entry.name)
+        return sorted(found)
 
     def submission(self, student: str, chapter: Chapter) -> Path:
         """The folder of what a student handed in."""
@@ -234,7 +247,7 @@ class Course:
     def replace_file(path: Path, content: str | bytes) -> None:
         """Write a file whole or not at all; for its owner alone."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        partial = path.with_name(f".{path.name[:40]}.{os.getpid()}.partial")
         content = content.encode() if isinstance(content, str) else content
         try:
             number = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

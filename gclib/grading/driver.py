@@ -24,7 +24,7 @@ from gclib.chapters import Chapter, find_chapter, repository
 from gclib.checks.cells import UnreadableWork
 from gclib.course import RELEASE
 from gclib.grading.classroom import STUDENT_ID, Course, CourseError
-from gclib.grading.repair import Mended, find_notebook, mend
+from gclib.grading.repair import Mended, find_notebook, mend, read_notebook
 from gclib.grading.verdicts import Judgement, read_judgement
 from gclib.grading.workers import CannotStart, run_all
 
@@ -159,7 +159,7 @@ def _judged(
     collected = _collected(course, chapter)
     todo = []
     for student in students:
-        if not STUDENT_ID.fullmatch(student):
+        if not STUDENT_ID.fullmatch(student) or len(os.fsencode(student)) > 200:
             problem = "the name of the folder is no id that nbgrader takes; rename it (letters, "
             yield Result(student, problem=problem + "digits, . _ - @) and grade again"), None
             continue
@@ -209,13 +209,18 @@ def _read(
     content = b""
     try:
         path, notes = find_notebook(course.submission(student, chapter), chapter)
-        content = path.read_bytes()
+        content = read_notebook(path)
         return digest(content), mend(content, released, chapter), "", notes
     except UnreadableWork as error:
         return digest(content), None, str(error), []
     except OSError as error:
         name = Path(error.filename or "").name
         problem = f"{name}: {error.strerror}; make it readable and grade again"
+        return digest(content), None, problem, []
+    except Exception as error:  # whatever it is, it costs nobody else
+        problem = (
+            f"it cannot be read ({type(error).__name__}); hand in a fresh copy of the notebook"
+        )
         return digest(content), None, problem, []
 
 
@@ -345,11 +350,15 @@ def run(options: argparse.Namespace) -> int:
     return 1 if any(result.problem for result in results) else 0
 
 
+def _shown(student: str) -> str:
+    return student.encode("utf-8", "replace").decode()
+
+
 def _tell(course: Course, chapter: Chapter, results: list[Result], report: Path) -> None:
     failed = [result for result in results if result.problem]
     print(f"{len(results) - len(failed)} of {len(results)} submissions are graded.")
     for result in failed:
-        print(f"  {result.student}: {result.problem}")
+        print(f"  {_shown(result.student)}: {result.problem}")
     flagged = [r for r in results if r.judgement and r.judgement.flags and not r.problem]
     if flagged:
         print(f"{len(flagged)} to look at before the grade stands (see the report):")

@@ -8,6 +8,7 @@ block, or to lie about how it works; both need a few words of Python that no ans
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 from collections.abc import Iterable, Iterator
 
@@ -49,6 +50,7 @@ _CALLS = {
     "setattr": "sets an attribute by name",
     "vars": "all variables",
 }
+_RUNNERS = ("__import__", "eval", "exec", "get_ipython")
 _LYING = {
     "__eq__": "an object that says what it equals",
     "__ne__": "an object that says what it equals",
@@ -62,7 +64,11 @@ _LYING = {
     "_getframe": "looks at who called",
     "f_back": "looks at who called",
     "__traceback__": "looks at who called",
+    "_python_dispatch": "hides operations from the checks",
+    "_disable_current_modes": "hides operations from the checks",
+    "_C": "hides operations from the checks",
 }
+_MOST = 200  # flags; nobody reads more
 _MODULES = {"torch", "F", "nn", "np", "numpy", "math", "gclib", "course", "Tensor"}
 
 
@@ -77,11 +83,12 @@ def flags(cells: Cells, released: Cells, altered: Iterable[str] = ()) -> list[Fl
     given = {line.strip() for _, _, source in released for line in source.split("\n")}
     found = [Flag(name, 1, "the check was edited; the original counts", "") for name in altered]
     for label, _, source in cells:
-        for line, what in sorted(set(_odd(source))):
-            text = source.split("\n")[line - 1].strip() if line <= source.count("\n") + 1 else ""
+        lines = source.split("\n")
+        for line, what in sorted(set(itertools.islice(_odd(source), _MOST))):
+            text = lines[line - 1].strip() if line <= len(lines) else ""
             if text not in given:
                 found.append(Flag(label, line, what, text[:200]))
-    return found
+    return found[:_MOST]
 
 
 def verdict_flags(verdicts: Iterable[Verdict]) -> list[Flag]:
@@ -103,13 +110,16 @@ def verdict_flags(verdicts: Iterable[Verdict]) -> list[Flag]:
 def _odd(source: str) -> Iterator[tuple[int, str]]:
     """Line and reason."""
     for number, line in enumerate(source.split("\n"), start=1):
-        if re.match(r"\s*(?:[\w., ]+=\s*)?[!%]{1,2}\s*[A-Za-z(]", line):
+        if re.match(r"\s*(?:\w[\w., ]*=\s*)?[!%]{1,2}\s*[A-Za-z(]", line[:1000]):
             magic = re.match(r"\s*%{1,2}(time|timeit|matplotlib|pip|conda|prun)\b", line)
             if not magic:
                 yield number, "a command of the shell or of IPython"
     try:
         tree = parse_cell(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    except SyntaxError:
+        return  # it does not run either
+    except (ValueError, RecursionError, MemoryError):
+        yield 1, "cannot be read by the grader: nested too deep"
         return
     for node in ast.walk(tree):
         line = getattr(node, "lineno", 1)
@@ -131,13 +141,17 @@ def _of_node(node: ast.AST) -> Iterator[str]:
         if node.attr in _LYING:
             yield f"{node.attr}: {_LYING[node.attr]}"
         if isinstance(node.ctx, (ast.Store, ast.Del)) and _root(node) in _MODULES:
-            yield f"changes {ast.unparse(node)}"
-        if ast.unparse(node) in ("sys.modules", "os.environ", "sys.settrace"):
-            yield f"{ast.unparse(node)}: the interpreter"
+            yield f"changes {_dotted(node)}"
+        if _dotted(node) in ("sys.modules", "os.environ", "sys.settrace"):
+            yield f"{_dotted(node)}: the interpreter"
+        elif node.attr in _MACHINERY and _root(node) != "self":  # torch.sys, torch.os
+            yield f"{_dotted(node)}: {_MACHINERY[node.attr]}"
     elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name in _LYING:
         yield f"defines {node.name}: {_LYING[node.name]}"
     elif isinstance(node, ast.Name) and node.id in _LYING:
         yield f"{node.id}: {_LYING[node.id]}"
+    elif isinstance(node, ast.Name) and node.id in _RUNNERS:  # run = exec
+        yield f"{node.id}: {_CALLS[node.id]}"
     elif isinstance(node, ast.Compare) and _is_hard_coded(node):
         yield "compares its input with fixed numbers"
 
@@ -152,6 +166,15 @@ def _of_import(name: str) -> Iterator[str]:
         yield f"imports {name}: {_MACHINERY[top]}"
 
 
+def _dotted(node: ast.AST) -> str:
+    """``"torch.nn.functional"``; of anything but names and attributes, what follows it."""
+    parts = []
+    while isinstance(node, ast.Attribute) and len(parts) < 9:
+        parts.append(node.attr)
+        node = node.value
+    return ".".join([*([node.id] if isinstance(node, ast.Name) else []), *reversed(parts)])
+
+
 def _root(node: ast.AST) -> str:
     while isinstance(node, ast.Attribute):
         node = node.value
@@ -164,7 +187,8 @@ def _is_hard_coded(node: ast.Compare) -> bool:
     for side in sides:
         several = isinstance(side, (ast.Tuple, ast.List)) and len(side.elts) > 1
         if several and all(_is_number(item) for item in side.elts):
-            return any("shape" in ast.unparse(other) for other in sides if other is not side)
+            others = [other for other in sides if other is not side]
+            return any(getattr(n, "attr", "") == "shape" for o in others for n in ast.walk(o))
         fixed = isinstance(side, ast.Constant) and type(side.value) is float
         if fixed and side.value not in (0.0, 1.0):
             return any(isinstance(other, (ast.Call, ast.Subscript)) for other in sides)

@@ -164,10 +164,20 @@ def pages(sandbox: Sandbox, mended: Mended) -> dict[str, list[dict[str, Any]]]:
         if cell["cell_type"] == "code"
         and not {"experiment", "check"} & set(cell["metadata"].get("tags", ()))
     ]
-    sources = [source_of(cell) for cell in cells]
+    # The first cell imports the checks too, which are not there.
+    sources = [
+        "\n".join(line for line in source_of(cell).split("\n") if "gclib.checks" not in line)
+        if "setup" in cell["metadata"].get("tags", ())
+        else source_of(cell)
+        for cell in cells
+    ]
     with sandbox.student([], "the notebook") as student:
         try:
             outputs = student.page(sources)
         except (StudentError, SandboxDied):
             return {}
-    return {cell["id"]: found for cell, found in zip(cells, outputs, strict=False) if found}
+    return {
+        cell["id"]: found
+        for cell, found in zip(cells, outputs, strict=False)
+        if found and "setup" not in cell["metadata"].get("tags", ())
+    }

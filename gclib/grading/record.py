@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -97,9 +96,8 @@ def record(
         notebook = stage / "submitted" / student / chapter.notebook
         notebook.parent.mkdir(parents=True)
         notebook.write_text(json.dumps(mended.notebook), encoding="utf-8")
-        timestamp = course.submission(student, chapter) / "timestamp.txt"
-        if timestamp.is_file() and not timestamp.is_symlink():
-            shutil.copy(timestamp, notebook.parent)  # nbgrader's late penalties need it
+        if moment := _timestamp(course.submission(student, chapter) / "timestamp.txt"):
+            (notebook.parent / "timestamp.txt").write_text(moment, encoding="utf-8")
         kept = stage / "judgement.json"
         kept.write_text(judgement.text(), encoding="utf-8")
         _convert(course, chapter, student, stage, judgement)
@@ -107,6 +105,20 @@ def record(
         graded = stage / "autograded" / student / chapter.notebook
         course.replace_file(course.graded(student, chapter), graded.read_bytes())
     return saved_points(course, chapter, student) or {}
+
+
+def _timestamp(path: Path) -> str:
+    """When it was handed in, for nbgrader's late penalties; "" where no file says so."""
+    from nbgrader.utils import parse_utc
+
+    try:
+        if path.is_symlink():
+            return ""
+        with open(path, encoding="utf-8") as file:
+            moment = file.read(100).strip()
+        return moment if moment and parse_utc(moment) else ""
+    except Exception:  # unreadable, or no date
+        return ""
 
 
 def _graded_by_hand(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import copy
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -21,7 +22,10 @@ from gclib.chapters import Chapter
 from gclib.checks.cells import UnreadableWork, parse_cell, source_of
 from gclib.grading.notebooks import grade_metadata
 
-LARGEST = 64 * 2**20  # bytes of a notebook
+LARGEST = 64 * 2**20  # bytes of a notebook, nearly all of them outputs
+MOST_CELLS = 2000
+LONGEST = 100_000  # characters of a cell; a syntax tree takes 700 bytes for each
+_DEEPEST = 4  # folders below that of the submission
 Cell = dict[str, Any]
 
 
@@ -55,19 +59,43 @@ def find_notebook(folder: Path, chapter: Chapter) -> tuple[Path, list[str]]:
         UnreadableWork: there is none, or it is not clear which one.
     """
     wanted = folder / f"{chapter.name}.ipynb"
+    if folder.is_symlink() or folder.parent.is_symlink():
+        raise UnreadableWork("the folder is a link; put the folder itself there")
+    os.listdir(folder)  # says why where it cannot be read
     if _is_plain_file(wanted):
         return wanted, []
-    found = sorted(p for p in folder.rglob("*.ipynb*") if _is_plain_file(p))
-    found = [p for p in found if ".ipynb_checkpoints" not in p.parts]
+    found = sorted(_notebooks(folder))
     if not found:
         raise UnreadableWork(f"there is no notebook; hand in {wanted.name}")
     if len(found) > 1:
         ours = [p for p in found if _mentions(p, chapter)]
         found = ours or found
     if len(found) > 1:
-        names = ", ".join(p.name for p in found)
+        names = ", ".join(_text(p.name) for p in found[:5])
         raise UnreadableWork(f"several notebooks ({names}); hand in {wanted.name} alone")
-    return found[0], [f"the file was called {found[0].name}; it was read as {wanted.name}"]
+    return found[0], [f"the file was called {_text(found[0].name)}; it was read as {wanted.name}"]
+
+
+def _notebooks(folder: Path) -> Iterator[Path]:
+    for top, folders, names in os.walk(folder):
+        deep = len(Path(top).relative_to(folder).parts)
+        folders[:] = [n for n in folders if deep < _DEEPEST and n != ".ipynb_checkpoints"]
+        yield from (Path(top, n) for n in names if ".ipynb" in n and _is_plain_file(Path(top, n)))
+
+
+def read_notebook(path: Path) -> bytes:
+    """The bytes of a submitted file.
+
+    Raises:
+        UnreadableWork: it is too large to be a notebook.
+    """
+    size = path.stat().st_size
+    if size > LARGEST:
+        raise UnreadableWork(
+            f"the file has {size >> 20} MiB, mostly outputs; clear them with Edit > Clear Outputs "
+            "of All Cells, save, and hand that in"
+        )
+    return path.read_bytes()
 
 
 def _is_plain_file(path: Path) -> bool:
@@ -75,7 +103,8 @@ def _is_plain_file(path: Path) -> bool:
 
 
 def _mentions(path: Path, chapter: Chapter) -> bool:
-    return f'"c{chapter.number}-' in path.read_text(encoding="utf-8", errors="replace")
+    with open(path, "rb") as file:
+        return f'"c{chapter.number}-'.encode() in file.read(LARGEST)
 
 
 def mend(content: bytes, released: dict[str, Any], chapter: Chapter) -> Mended:
@@ -109,11 +138,6 @@ def mend(content: bytes, released: dict[str, Any], chapter: Chapter) -> Mended:
 def _read(content: bytes) -> tuple[list[Cell], list[str]]:
     """The cells in format 4, each with its type, metadata and source; what had to be mended."""
     notes = []
-    if len(content) > LARGEST:
-        raise UnreadableWork(
-            f"the file has {len(content) >> 20} MiB, mostly outputs; clear them with Edit > Clear "
-            "Outputs of All Cells, save, and hand that in"
-        )
     if not content.strip():
         raise UnreadableWork("the file is empty; hand in the notebook again")
     try:
@@ -133,7 +157,18 @@ def _read(content: bytes) -> tuple[list[Cell], list[str]]:
         raise UnreadableWork("not a notebook (it has no cells); is this the right file?")
     if _kernel(notebook) not in ("", "python"):
         notes.append("the notebook names another kernel; it is graded with Python 3")
+    if len(notebook["cells"]) > MOST_CELLS:
+        raise UnreadableWork(
+            f"it has {len(notebook['cells'])} cells (at most {MOST_CELLS}); delete your own that "
+            "you do not need, save, and hand that in"
+        )
     cells = [_clean(cell) for cell in notebook["cells"] if isinstance(cell, dict)]
+    for number, cell in enumerate(cells, start=1):
+        if len(cell["source"]) > LONGEST:
+            raise UnreadableWork(
+                f"cell {number} has {len(cell['source'])} characters (at most {LONGEST}); shorten "
+                "it, save, and hand that in"
+            )
     if len(cells) < len(notebook["cells"]):
         notes.append("some cells were damaged and left out")
     return cells, notes
@@ -165,19 +200,28 @@ def _clean(cell: dict) -> Cell:
     kind = cell.get("cell_type")
     source = cell.get("source", cell.get("input", ""))
     lines = source if isinstance(source, list) else [source]
-    metadata = cell.get("metadata")
-    metadata = copy.deepcopy(metadata) if isinstance(metadata, dict) else {}
-    if not isinstance(metadata.get("nbgrader", {}), dict):
-        del metadata["nbgrader"]
+    name = grade_metadata(cell).get("grade_id")
     found = {
         "cell_type": kind if kind in ("code", "markdown", "raw") else "markdown",
-        "metadata": metadata,
-        "source": re.sub("\r\n?", "\n", "".join(s for s in lines if isinstance(s, str))),
+        # All that is asked of it; a student's could be anything.
+        "metadata": {"nbgrader": {"grade_id": name}} if isinstance(name, str) else {},
+        "source": _text("".join(s for s in lines if isinstance(s, str))),
         "id": cell.get("id") if isinstance(cell.get("id"), str) else "",
     }
     if isinstance(cell.get("attachments"), dict) and found["cell_type"] == "markdown":
-        found["attachments"] = cell["attachments"]
+        found["attachments"] = {
+            _text(name): {_text(kind): _text(data)}
+            for name, bundle in cell["attachments"].items()
+            if isinstance(bundle, dict)
+            for kind, data in bundle.items()
+            if isinstance(data, str)
+        }
     return found
+
+
+def _text(text: str) -> str:
+    """With one kind of line ends, and nothing that UTF-8 cannot hold."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").encode("utf-8", "replace").decode()
 
 
 def _refuse_another_chapter(cells: Iterable[Cell], chapter: Chapter) -> None:

@@ -80,7 +80,7 @@ class Judgement:
 
     def text(self) -> str:
         """As JSON."""
-        return json.dumps(asdict(self), indent=1, ensure_ascii=False)
+        return json.dumps(asdict(self), indent=1)  # in ASCII: half of a surrogate pair is no UTF-8
 
     def points(self, worth: Mapping[str, float]) -> dict[str, float]:
         """Points by ``grade_id``, given what each cell is worth."""

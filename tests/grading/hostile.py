@@ -241,6 +241,14 @@ class ResidualConv(nn.Module):
     def forward(self, x): return x
 """
 
+
+def _nested(depth: int) -> dict:
+    found: dict = {}
+    for _ in range(depth):
+        found = {"a": found}
+    return found
+
+
 CLASS: dict[str, Hostile] = {
     # What every class holds.
     "reference": Hostile(GOOD, ALL),
@@ -444,7 +452,34 @@ CLASS: dict[str, Hostile] = {
         flag="builtins",
     ),
     "scripts_in_a_written_answer": Hostile(GOOD, ALL, edit=_script),
+    "prints_half_a_character": Hostile(GOOD, ALL, edit=_own_cell("print('\\ud800')")),
+    "raises_half_a_character": Hostile(e1("raise ValueError('\\ud800')"), REST),
+    "holds_half_a_character": Hostile(
+        GOOD | {E1: GOOD[E1] + "\n# \ud800"}, ALL, edit=_own_cell("!ls \ud800"), flag="of the shell"
+    ),
+    "switches_the_flags_off": Hostile(
+        GOOD | {E1: "import os\n" + GOOD[E1] + "\n_ = " + "+".join(["1"] * 4000)},
+        flag="cannot be read by the grader",
+        points=False,  # Python itself may refuse it
+    ),
+    "uses_an_alias": Hostile(
+        e1(f"return {WRONG}", "load = __import__\nfound = load('math')"), REST, flag="__import__"
+    ),
     # Damage.
+    "nests_its_metadata": Hostile(
+        GOOD, ALL, edit=lambda cells: cells[2].update(metadata=_nested(900))
+    ),
+    "nests_its_attachments": Hostile(
+        GOOD,
+        ALL,
+        edit=lambda cells: cells[0].update(attachments={"a": _nested(900), "b": {"c": 5}}),
+    ),
+    "has_thousands_of_cells": Hostile(
+        {}, content=b'{"cells": [' + b"{}," * 9999 + b"{}]}", problem="10000 cells"
+    ),
+    "has_a_cell_without_end": Hostile(
+        GOOD, edit=lambda cells: cells[1].update(source="0\n" * 60_000), problem="120000 characters"
+    ),
     "duplicates_a_check": Hostile(GOOD, ALL, edit=_duplicate(f"{E1}-visible")),
     "duplicates_an_answer": Hostile(GOOD, ALL, edit=_duplicate(E2), note="2 times"),
     "splits_an_answer": Hostile(GOOD, ALL, edit=_split, note="was split"),

@@ -20,6 +20,7 @@ from torch import Tensor
 from gclib.checks.handle import Opaque
 
 LARGEST = 256 * 2**20  # bytes of a frame
+LONGEST = 16 * 2**20  # bytes of its text: JSON takes thirty times as much when it is read
 _DEPTH = 8
 _DTYPES = {
     str(dtype).removeprefix("torch."): dtype
@@ -195,8 +196,8 @@ def receive(connection: socket.socket, seconds: float | None = None) -> Any:
         raise BadMessage(f"a frame of {size} bytes")
     frame = _read(connection, size, until)
     (length,) = struct.unpack(">Q", frame[:8])
-    if length > size - 8:
-        raise BadMessage("a text longer than its frame")
+    if length > min(size - 8, LONGEST):
+        raise BadMessage("a text longer than its frame, or than a text may be")
     return unpack(frame[8 : 8 + length], frame[8 + length :])
 
 
