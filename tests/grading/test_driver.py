@@ -79,6 +79,7 @@ def test_a_class_of_all_kinds(room):
     new = read_judgement(kept)
     for one in (old, new):
         one.seconds, one.verdicts = 0, [replace(v, seconds=0) for v in one.verdicts]
+        one.pages = {}  # what own cells print may differ each time
     assert old == new
     assert len(list((room.folder / "backups").iterdir())) >= 1
 
