@@ -9,10 +9,13 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from gclib.chapters import Chapter, repository
+from gclib.checks.cells import source_of
 from gclib.grading.classroom import Course
 from gclib.grading.generate import Messages, load_config
+from gclib.grading.notebooks import grade_metadata
 from gclib.grading.repair import Mended
 from gclib.grading.verdicts import Judgement
 
@@ -29,7 +32,16 @@ def stamp_of(judgement: Judgement) -> str:
     return hashlib.sha256(timeless.text().encode()).hexdigest()
 
 
-def _mark(course: Course, chapter: Chapter, student: str) -> dict[str, str]:
+def _answers(mended: Mended) -> dict[str, str]:
+    """Hash of each answer that a person reads."""
+    return {
+        grade_metadata(cell)["grade_id"]: hashlib.sha256(source_of(cell).encode()).hexdigest()
+        for cell in mended.notebook["cells"]
+        if grade_metadata(cell).get("grade") and grade_metadata(cell).get("solution")
+    }
+
+
+def _mark(course: Course, chapter: Chapter, student: str) -> dict[str, Any]:
     """What the graded notebook that is there was made from."""
     try:
         text = course.graded(student, chapter).read_text(encoding="utf-8")
@@ -89,8 +101,9 @@ def record(
     Raises:
         NotSaved: nbgrader refused; nothing was written.
     """
-    same = _mark(course, chapter, student).get("submission") == judgement.submission
-    done = _graded_by_hand(course, chapter, student) if same else []
+    before, now = _mark(course, chapter, student).get("answers", {}), _answers(mended)
+    done = _graded_by_hand(course, chapter, student)
+    done = [name for name in done if name in now and before.get(name) == now[name]]
     with tempfile.TemporaryDirectory(prefix="gclib-record-") as folder:
         stage = Path(folder)
         notebook = stage / "submitted" / student / chapter.notebook
@@ -100,7 +113,7 @@ def record(
             (notebook.parent / "timestamp.txt").write_text(moment, encoding="utf-8")
         kept = stage / "judgement.json"
         kept.write_text(judgement.text(), encoding="utf-8")
-        _convert(course, chapter, student, stage, judgement)
+        _convert(course, chapter, student, stage, judgement, now)
         _graded_by_hand(course, chapter, student, done)
         graded = stage / "autograded" / student / chapter.notebook
         course.replace_file(course.graded(student, chapter), graded.read_bytes())
@@ -144,7 +157,12 @@ def _graded_by_hand(
 
 
 def _convert(
-    course: Course, chapter: Chapter, student: str, stage: Path, judgement: Judgement
+    course: Course,
+    chapter: Chapter,
+    student: str,
+    stage: Path,
+    judgement: Judgement,
+    answers: dict[str, str],
 ) -> None:
     from nbgrader.converters import Autograde
     from nbgrader.converters.base import NbGraderException
@@ -166,7 +184,7 @@ def _convert(
     config.InsertVerdicts.path = str(stage / "judgement.json")
     config.Harmless.mark = {
         "judgement": stamp_of(judgement),
-        "submission": judgement.submission,
+        "answers": answers,
     }
     steps = config.Autograde.autograde_preprocessors
     config.Autograde.autograde_preprocessors = [

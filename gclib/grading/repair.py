@@ -341,7 +341,7 @@ def _fitted(released: Cell, found: list[Cell], mended: Mended) -> list[Cell]:
     name = grade_metadata(released).get("grade_id")
     cell = copy.deepcopy(released)
     if not name:
-        if found and not _is_setup(released):
+        if found:
             cell["source"] = found[0]["source"]
             if "attachments" in found[0] and cell["cell_type"] == "markdown":
                 cell["attachments"] = found[0]["attachments"]
@@ -408,10 +408,6 @@ def _names(source: str) -> set[str]:
 
 def _is_answer(cell: Cell) -> bool:
     return bool(grade_metadata(cell).get("solution"))
-
-
-def _is_setup(cell: Cell) -> bool:
-    return cell["cell_type"] == "code" and "course.start(" in source_of(cell)
 
 
 def _squeezed(source: str) -> str:

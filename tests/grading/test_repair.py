@@ -252,6 +252,14 @@ def test_a_missing_answer_is_not_attempted(notebook):
     assert answers_of(found)["c01-e2"] == right_answers()["c01-e2"]
 
 
+def test_what_was_added_to_the_first_cell_stays(notebook):
+    cell = next(c for c in notebook["cells"] if "course.start(" in source_of(c))
+    cell["source"] = source_of(cell) + "\nimport math\nHALF = 0.5"
+    found = mended(notebook)
+    assert any(s.endswith("HALF = 0.5") for _, _, s in found.code_cells())
+    assert found.notes == []
+
+
 def test_own_cells_stay_where_they_were(notebook):
     own = {"cell_type": "code", "source": "HELPER = 3", "metadata": {}, "id": "helper"}
     index = index_of(notebook["cells"], "c01-e2")
