@@ -32,7 +32,12 @@ def test_the_figure_is_drawn_from_the_files(tmp_path):
 
 def test_every_run_names_command_versions_and_machine():
     runs = report.read(DOCS)
-    assert {name.split("-")[0] for name in runs} == {"blocks", "networks", "course"}
+    assert {name.split("-")[0] for name in runs} == {
+        "blocks",
+        "networks",
+        "course",
+        "grading",
+    }
     for run in runs.values():
         assert run["command"].startswith("gclib bench")
         assert run["allocator"] in ("tuned", "default")
