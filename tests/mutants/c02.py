@@ -1445,9 +1445,9 @@ _MORE_VARIANTS = {
             "    b=attention.repeat(1,L,1)\n"
             "    return jsd(a,b).mean(1)\n"
         ),
-        "vmap": (
+        "stack": (  # not vmap: torch.distributions, in an own jsd, is batched by newer torch alone
             "def average_jsd(attention):\n"
-            "    return torch.vmap(lambda a: jsd(a[:,None],a[None]).mean())(attention)\n"
+            "    return torch.stack([jsd(a[:,None],a[None]).mean() for a in attention])\n"
         ),
         "own": (
             "def average_jsd(attention):\n"
