@@ -188,7 +188,9 @@ class ShowRubric(NbGraderPreprocessor):
             name = cell.metadata.get("nbgrader", {}).get("grade_id")
             if name in rubrics:
                 text = f"> **For the person who grades** ({name})\n\n{rubrics[name]}"
-                cells.append(new_markdown_cell(text, metadata={"tags": [RUBRIC_TAG]}))
+                made = new_markdown_cell(text, metadata={"tags": [RUBRIC_TAG]})
+                made["id"] = f"{name}-rubric"  # the same each time
+                cells.append(made)
         nb.cells = cells
         return nb, resources
 
