@@ -317,10 +317,10 @@ def _save(course: Course, chapter: Chapter, result: Result, mended: Mended) -> N
         result.problem = str(error)
     except OperationalError as error:
         said = " ".join(str(error.orig).split())[:200]
-        raise CourseError(
-            f"the gradebook does not answer ({said}); what was judged is kept: run the same "
-            "command again"
-        ) from None
+        result.problem = (
+            f"the gradebook does not answer ({said}); the verdicts are kept: run the same command "
+            "again"
+        )
     except OSError:
         raise  # a full disk is everybody's
     except Exception as error:  # one notebook must not stop the class

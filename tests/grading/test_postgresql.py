@@ -177,6 +177,8 @@ def test_a_server_that_goes_down_in_a_class_costs_nothing(database, server, tmp_
         found = grade(room.course, CHAPTER, unsafe=True, workers=1, progress=stop)
         problems = [result.problem for result in found if result.problem]
         assert len(problems) == 1, problems
+        assert "the gradebook does not answer" in problems[0]
+        assert problems[0].endswith("run the same command again")
         assert all(PASSWORD not in line for line in [*problems, *lines])
         with pytest.raises(CourseError, match="see that the server runs"):
             room.grade()
