@@ -1,0 +1,253 @@
+"""Blocks in residual networks: where they stand, how they get there and out again.
+
+>>> model = torchvision.models.resnet50(weights="DEFAULT")        # doctest: +SKIP
+>>> insert_blocks(model, GCBlock)                                 # doctest: +SKIP
+{'layer2.0': GCBlock(...), ...}
+
+A network keeps its layers, their names and their weights; a residual block gets one more child,
+``block``. With additive fusion the network computes what it computed before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from gclib.blocks._arguments import check_choice
+from gclib.blocks.registry import POSITIONS, STAGES, find_row
+
+if TYPE_CHECKING:
+    from gclib.models.residual import WithBlock
+
+# Names of the stages: of the paper → of torchvision, timm, mmlab.
+LAYERS = {"c2": "layer1", "c3": "layer2", "c4": "layer3", "c5": "layer4"}
+Indices = int | Iterable[int]
+
+
+def insert_blocks(
+    model: nn.Module,
+    block: Callable[..., nn.Module],
+    stages: Iterable[str] = STAGES,
+    position: str = "after_1x1",
+    index: Indices | Mapping[str, Indices] | None = None,
+) -> dict[str, nn.Module]:
+    """Insert a block into residual blocks of ``model``, in place (paper section 4.3).
+
+    Args:
+        model: a ResNet, ResNeXt or Wide ResNet of torchvision, one of its 3D ResNets, or
+            :class:`gclib.models.SlowOnly`; also what holds their stages as ``layer1`` to
+            ``layer4``, for example the ``backbone.body`` of a detector.
+        block: called as ``block(channels)``, in 3D networks as ``block(channels, ndim=3)``, once
+            for each residual block; for example ``GCBlock`` or ``partial(GCBlock, ratio=4)``.
+        stages: of ``"c2"`` (no paper's row has blocks there) to ``"c5"``.
+        position: ``"after_1x1"`` (default: behind the last convolution and its norm, before the
+            addition), ``"after_3x3"`` (behind the 3×3 convolution, its norm and ReLU; bottlenecks
+            alone), or ``"after_add"`` (behind the addition, before the last ReLU). These are the
+            places of the official code.
+        index: which residual blocks of each stage: None for all, one or several integers (-2 is
+            the one before the last), or a mapping from stage to these.
+
+    Returns:
+        Name of each residual block → the block that is in it now, as ``<name>.block``. Blocks have
+        the device, dtype and mode (training or evaluation) of the residual block they are in.
+
+    Raises:
+        TypeError: ``model`` holds no such stages, or residual blocks of another kind.
+        ValueError: no such stage, position or index; a residual block holds a block already; the
+            block changes the shape. The model is unchanged then.
+    """
+    check_choice("position", position, POSITIONS)
+    places = _places(model, stages, index)
+    taken = [name for name, residual in places.items() if _is_with_block(residual)]
+    if taken:
+        raise ValueError(
+            f"{', '.join(taken)}: there is a block already; remove_blocks(model) takes it out"
+        )
+    made = {name: _make(block, name, residual, position) for name, residual in places.items()}
+    for name, residual in places.items():
+        _put(residual, made[name], position)
+    return made
+
+
+def insert_row(model: nn.Module, row_id: str) -> dict[str, nn.Module]:
+    """Insert the blocks of a row of the paper's tables, for example ``"4a/gc_all"``.
+
+    Returns and raises as :func:`insert_blocks`; a baseline inserts nothing.
+    """
+    row = find_row(row_id)
+    if row.block is None:
+        return {}
+    return insert_blocks(model, row.block, row.stages, row.position, row.index)
+
+
+def remove_blocks(model: nn.Module) -> dict[str, nn.Module]:
+    """Take all inserted blocks out of ``model``, in place.
+
+    Returns:
+        Name of each residual block → the block that was in it; empty if there was none.
+    """
+    found = {}
+    for name, residual in _holders(model).items():
+        found[name] = residual.block
+        _take(residual)
+    return found
+
+
+@contextlib.contextmanager
+def without_blocks(model: nn.Module) -> Iterator[nn.Module]:
+    """``model`` as if no block had been inserted, as long as the context is open."""
+    places = {n: (r, r.position) for n, r in _holders(model).items()}
+    blocks = remove_blocks(model)
+    try:
+        yield model
+    finally:
+        for name, (residual, position) in places.items():
+            _put(residual, blocks[name], position)
+
+
+def inserted_blocks(model: nn.Module) -> dict[str, nn.Module]:
+    """Name of each residual block that holds a block → the block."""
+    return {name: residual.block for name, residual in _holders(model).items()}
+
+
+def assert_identity(model: nn.Module, *inputs: Tensor) -> None:
+    """Raise unless every inserted block returns what it is given, bit for bit.
+
+    Args:
+        model: with inserted blocks.
+        inputs: of one forward pass.
+
+    Raises:
+        AssertionError: a block changes its input; the message names the first and says by how much.
+        ValueError: there is no block.
+    """
+    holders = _holders(model)
+    if not holders:
+        raise ValueError(f"{type(model).__name__} holds no inserted block")
+    changed: dict[str, float] = {}
+
+    def look(name: str) -> Callable[..., None]:
+        def hook(block: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+            if not torch.equal(output, args[0]):
+                changed[name] = (output - args[0]).abs().max().item()
+
+        return hook
+
+    with contextlib.ExitStack() as stack, torch.no_grad():
+        for name, residual in holders.items():
+            handle = residual.block.register_forward_hook(look(name))
+            stack.callback(handle.remove)
+        model(*inputs)
+    if changed:
+        name, most = next(iter(changed.items()))
+        raise AssertionError(
+            f"{len(changed)} of {len(holders)} blocks change their input, first {name}.block by up "
+            f"to {most:.3g}: reset_identity(model) makes blocks that add the identity again "
+            "(a block that scales by a sigmoid halves its input at the start)"
+        )
+
+
+def _holders(model: nn.Module) -> dict[str, WithBlock]:
+    return {name: m for name, m in model.named_modules() if _is_with_block(m)}
+
+
+def _is_with_block(module: nn.Module) -> bool:
+    from gclib.models.residual import WithBlock
+
+    return isinstance(module, WithBlock)
+
+
+def _put(residual: nn.Module, block: nn.Module, position: str) -> None:
+    from gclib.models.residual import WITH_BLOCK
+
+    # The class is exchanged, not the module: whoever holds it keeps it, hooks and names stay.
+    residual.__class__ = WITH_BLOCK[type(residual)]
+    residual.block, residual.position = block, position
+
+
+def _take(residual: WithBlock) -> None:
+    from gclib.models.residual import PLAIN
+
+    del residual.block, residual.position
+    residual.__class__ = PLAIN[type(residual)]
+
+
+def _places(
+    model: nn.Module, stages: Iterable[str], index: Indices | Mapping[str, Indices] | None
+) -> dict[str, nn.Module]:
+    """Name → residual block, for every one that is asked for."""
+    from gclib.models.residual import PLAIN, WITH_BLOCK
+
+    stages = (stages,) if isinstance(stages, str) else tuple(stages)
+    if not stages:
+        raise ValueError(f"stages is empty: expected some of {', '.join(LAYERS)}")
+    for stage in stages:
+        check_choice("stages", stage, LAYERS)
+    if isinstance(index, Mapping):
+        if stray := [stage for stage in index if stage not in stages]:
+            raise ValueError(f"index names {stray[0]!r}, stages={stages} does not")
+        if absent := [stage for stage in stages if stage not in index]:
+            raise ValueError(f"index has no entry for {absent[0]!r}, which is in stages={stages}")
+    names = {id(module): name for name, module in model.named_modules()}
+    found: dict[str, nn.Module] = {}
+    for stage in dict.fromkeys(stages):
+        layer = getattr(model, LAYERS[stage], None)
+        if not isinstance(layer, nn.Sequential):
+            raise TypeError(_no_stage(model, LAYERS[stage]))
+        wanted = index[stage] if isinstance(index, Mapping) else index
+        for at in _indices(wanted, len(layer), stage):
+            residual = layer[at]
+            if type(residual) not in WITH_BLOCK and type(residual) not in PLAIN:
+                known = ", ".join(f"{cls.__module__}.{cls.__name__}" for cls in WITH_BLOCK)
+                cls = type(residual)
+                raise TypeError(
+                    f"{names[id(residual)]} is a {cls.__module__}.{cls.__name__}: blocks go into "
+                    f"{known}"
+                )
+            found[names[id(residual)]] = residual
+    return found
+
+
+def _no_stage(model: nn.Module, layer: str) -> str:
+    inside = [name for name, module in model.named_modules() if name and hasattr(module, "layer4")]
+    hint = f"; model.{inside[0]} has one, insert there" if inside else ""
+    return (
+        f"{type(model).__name__} has no stage {layer}: expected a ResNet of torchvision or one of "
+        f"gclib.models{hint}"
+    )
+
+
+def _indices(wanted: Indices | None, size: int, stage: str) -> list[int]:
+    if wanted is None:
+        return list(range(size))
+    numbers = [wanted] if isinstance(wanted, int) else list(wanted)
+    for number in numbers:
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise TypeError(f"index {number!r} of {stage}: expected an integer")
+        if not -size <= number < size:
+            raise ValueError(f"index {number} of {stage}: it has {size} residual blocks")
+    return sorted({number % size for number in numbers})
+
+
+def _make(
+    block: Callable[..., nn.Module], name: str, residual: nn.Module, position: str
+) -> nn.Module:
+    bottleneck = hasattr(residual, "conv3")
+    if position == "after_3x3" and not bottleneck:
+        raise ValueError(
+            f"position='after_3x3': {name} has two 3×3 convolutions; expected 'after_1x1' (behind "
+            "the last one) or 'after_add'"
+        )
+    last = residual.conv3 if bottleneck and position != "after_3x3" else residual.conv2
+    convolution = [m for m in last.modules() if hasattr(m, "out_channels")][-1]
+    channels, ndim = convolution.out_channels, convolution.weight.dim() - 2
+    options: dict[str, Any] = {} if ndim == 2 else {"ndim": ndim}
+    made = block(channels, **options)
+    if not isinstance(made, nn.Module):
+        raise TypeError(f"block({channels}) returned a {type(made).__name__}: expected a module")
+    weight = convolution.weight
+    return made.to(weight.device, weight.dtype).train(residual.training)
