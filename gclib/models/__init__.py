@@ -20,7 +20,24 @@ _LATER = {
         "remove_blocks",
         "without_blocks",
     ),
+    "deformable": ("DeformableConv2d", "make_deformable"),
+    "resnet": (
+        "build_resnet",
+        "gc_resnet18",
+        "gc_resnet34",
+        "gc_resnet50",
+        "gc_resnet101",
+        "gc_resnet152",
+        "gc_resnext50_32x4d",
+        "gc_resnext101_32x4d",
+        "gc_resnext101_32x8d",
+        "gc_resnext101_64x4d",
+        "gc_wide_resnet50_2",
+        "gc_wide_resnet101_2",
+        "set_stride",
+    ),
     "slow_only": ("SlowOnly", "inflate_state_dict"),
+    "weights": ("convert_weights", "load_weights", "read_weights"),
 }
 _PLACES = {name: module for module, names in _LATER.items() for name in names}
 

@@ -243,7 +243,9 @@ def _make(
             "the last one) or 'after_add'"
         )
     last = residual.conv3 if bottleneck and position != "after_3x3" else residual.conv2
-    convolution = [m for m in last.modules() if hasattr(m, "out_channels")][-1]
+    # The last one of a Sequential; a deformable convolution holds another one for its offsets.
+    inside = [last] if hasattr(last, "out_channels") else last.modules()
+    convolution = [m for m in inside if hasattr(m, "out_channels")][-1]
     channels, ndim = convolution.out_channels, convolution.weight.dim() - 2
     options: dict[str, Any] = {} if ndim == 2 else {"ndim": ndim}
     made = block(channels, **options)
