@@ -62,7 +62,9 @@ def build_resnet(
             :func:`gclib.models.load_weights`. Blocks that the weights lack start as the identity.
         progress: show the download.
         num_classes: classes; with another number than in the weights, the classifier is fresh.
-        stages, position, index: of :func:`gclib.models.insert_blocks`; not with a row.
+        stages: of :func:`gclib.models.insert_blocks`; not with a row.
+        position: likewise.
+        index: likewise.
         stride_in: ``"3x3"`` as torchvision has it, or ``"1x1"``, as in the first ResNet and in the
             paper's 3.86 G (bottlenecks alone). Torchvision's weights belong to the first.
         deformable: stages whose 3×3 convolutions are deformable, for example ``("c3", "c4",

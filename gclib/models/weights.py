@@ -16,9 +16,7 @@ keys of a residual block                           from
 from __future__ import annotations
 
 import os
-import pickle
 import re
-import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -71,7 +69,9 @@ def read_weights(
         raise FileNotFoundError(f"weights={str(path)!r}: expected {names}the path of a file")
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, ValueError) as e:
+    except OSError:
+        raise
+    except Exception as e:  # a damaged file makes torch raise almost anything
         said = str(e).splitlines()[0] if str(e) else type(e).__name__
         raise ValueError(f"{path}: not a file of weights, or cut short ({said[:120]})") from None
     stored = found.get("stride_in") if isinstance(found, dict) else None

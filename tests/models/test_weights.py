@@ -1,0 +1,185 @@
+"""State dicts of networks made with the peers' own modules load, and outputs agree."""
+
+import re
+from collections import OrderedDict
+from functools import partial
+
+import pytest
+import torch
+import torchvision
+from networks import randomise, wake
+from torch import nn
+
+from gclib import GCBlock, NonLocalBlock
+from gclib.blocks import AddFusion, AttentionPooling, BottleneckTransform, ContextBlock
+from gclib.models import SlowOnly, build_resnet, insert_blocks, load_weights
+
+IMAGES = torch.randn(1, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+CLIPS = torch.randn(
+    1, 3, 2, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+)
+
+
+LAYERS = (1, 1, 2, 1)
+
+
+def small():
+    """A ResNet with few bottlenecks, in evaluation mode."""
+    bottleneck = torchvision.models.resnet.Bottleneck
+    return torchvision.models.ResNet(bottleneck, LAYERS, num_classes=5).eval()
+
+
+def peer(name):
+    return pytest.importorskip(name, reason=f"{name} is not installed: pip install '.[peers]'")
+
+
+def with_peer_blocks(model, make, slot, stages=("layer2", "layer3", "layer4")):
+    """``model`` with a peer's blocks behind the last norm, and its state dict by their names."""
+    where = {}
+    for stage in stages:
+        for number, residual in enumerate(getattr(model, stage)):
+            block = make(residual.bn3.num_features).double()
+            residual.bn3 = nn.Sequential(residual.bn3, block)
+            where[f"{stage}.{number}"] = residual
+    wake(randomise(model))
+
+    def rename(key):
+        for name in where:
+            if key.startswith(f"{name}.bn3.0."):
+                return key.replace("bn3.0.", "bn3.")
+            if key.startswith(f"{name}.bn3.1."):
+                return key.replace("bn3.1.", f"{slot}.")
+        return key
+
+    return OrderedDict((rename(key), value) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("prefix", ["", "backbone."])
+def test_mmdetection_and_official(prefix):
+    context_block = peer("mmcv.cnn.bricks.context_block").ContextBlock
+    theirs = small().double()
+    make = partial(context_block, ratio=1 / 16)
+    state_dict = with_peer_blocks(theirs, make, "context_block")
+    given = {prefix + key: value for key, value in state_dict.items()}
+    if prefix:  # a detector's
+        given = {k: v for k, v in given.items() if not k.startswith("backbone.fc")}
+        given |= {"neck.lateral_convs.0.conv.weight": torch.zeros(1)}
+        given |= {"roi_head.bbox_head.fc_cls.weight": torch.zeros(1)}
+    ours = small().double()
+    insert_blocks(ours, GCBlock)
+    left = load_weights(ours, given)
+    assert left == (["fc.weight", "fc.bias"] if prefix else [])
+    if prefix:
+        ours.fc.load_state_dict(theirs.fc.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(ours(IMAGES), theirs.eval()(IMAGES), rtol=1e-6, atol=1e-6)
+
+
+def test_mmdetection_non_local():
+    non_local = peer("mmcv.cnn.bricks.non_local").NonLocal2d
+    theirs = small().double()
+    make = partial(non_local, norm_cfg={"type": "BN"})
+    state_dict = with_peer_blocks(theirs, make, "nonlocal_block", ["layer4"])
+    ours = small()
+    block = partial(NonLocalBlock, scale="sqrt", norm="batch")
+    insert_blocks(ours, block, ("c5",))
+    load_weights(ours.eval().double(), state_dict)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(IMAGES), theirs.eval()(IMAGES), rtol=1e-6, atol=1e-6)
+
+
+def timm_block(channels):
+    """What timm's ``gca`` adds: ratio 1/8, rounded to a multiple of 8, and addition."""
+    transform = BottleneckTransform(channels, ratio=8, norm=True)
+    return ContextBlock(AttentionPooling(channels), transform, AddFusion())
+
+
+def test_timm():
+    timm = peer("timm")
+    layer = partial(timm.layers.GlobalContext, fuse_add=True, fuse_scale=False)
+    theirs = timm.models.ResNet(
+        timm.models.resnet.Bottleneck, LAYERS, num_classes=5, block_args={"attn_layer": layer}
+    ).double()
+    wake(randomise(theirs))
+    ours = small()
+    insert_blocks(ours, timm_block, ("c2", "c3", "c4", "c5"))
+    assert load_weights(ours.eval().double(), theirs.state_dict()) == []
+    with torch.no_grad():
+        torch.testing.assert_close(ours(IMAGES), theirs.eval()(IMAGES), rtol=1e-6, atol=1e-6)
+
+
+def mmaction_names(state_dict):
+    """Keys of mmaction2: convolution and norm of a layer stand in one module."""
+    found = {}
+    for key, value in state_dict.items():
+        parts = key.split(".")
+        if key.startswith("fc."):
+            key = f"cls_head.fc_cls.{parts[-1]}"
+        elif "downsample" in parts:
+            kind = "conv" if parts[-2] == "0" else "bn"
+            key = ".".join(["backbone", *parts[:-2], kind, parts[-1]])
+        elif parts[-2].startswith("bn"):
+            key = ".".join(["backbone", *parts[:-2], f"conv{parts[-2][2:]}", "bn", parts[-1]])
+        elif ".block." not in key:
+            key = ".".join(["backbone", *parts[:-1], "conv", parts[-1]])
+        else:
+            continue
+        found[key] = value
+    return found
+
+
+@pytest.mark.full
+def test_mmaction2():
+    bricks = peer("mmcv.cnn")
+    torch.manual_seed(0)
+    theirs = wake(randomise(SlowOnly(num_classes=5))).double()
+    state_dict = mmaction_names(theirs.state_dict())
+    # That these are the names is read off a layer built by mmcv itself.
+    layer = bricks.ConvModule(3, 4, 1, norm_cfg={"type": "BN3d"}, conv_cfg={"type": "Conv3d"})
+    built = {f"backbone.conv1.{key}" for key in layer.state_dict()}
+    assert built <= set(state_dict)
+    blocks = {}
+    for number in (1, 3):
+        block = (
+            peer("mmcv.cnn.bricks.non_local").NonLocal3d(512, norm_cfg={"type": "BN3d"}).double()
+        )
+        blocks[number] = wake(block.eval())
+        prefix = f"backbone.layer2.{number}.non_local_block."
+        state_dict |= {prefix + key: value for key, value in block.state_dict().items()}
+    ours = SlowOnly(num_classes=5)
+    options = {"scale": "sqrt", "norm": "batch"}
+    insert_blocks(ours, partial(NonLocalBlock, **options), ("c3",), index=(1, 3))
+    assert load_weights(ours.eval().double(), state_dict) == []
+    for number, block in blocks.items():
+        theirs.layer2[number].bn3 = nn.Sequential(theirs.layer2[number].bn3, block)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(CLIPS), theirs.eval()(CLIPS), rtol=1e-6, atol=1e-6)
+
+
+def test_wrong_weights_leave_the_network_as_it_was():
+    model = build_resnet("resnet18", partial(GCBlock, ratio=4), num_classes=5)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    good = {key: value + 1 for key, value in before.items()}
+
+    def without(*parts):
+        return {k: v for k, v in good.items() if not any(part in k for part in parts)}
+
+    cases = {
+        "nothing for layer1.0.conv1.weight": without("layer1.0.conv1"),
+        "layer2.0: weights under": without("layer2.0.block.transform.expand"),
+        "nothing for layer2.0.block": without("layer2.0.block."),
+        "layer1.0.block.*: there is no block in layer1.0": good
+        | {"layer1.0.block.x": good["bn1.bias"]},
+        "layer1.0.conv9.weight has no place": good
+        | {"layer1.0.conv9.weight": good["conv1.weight"]},
+        "conv1.weight: (1, 3, 7, 7) does not fit (64, 3, 7, 7)": good
+        | {"conv1.weight": good["conv1.weight"][:1]},
+        "no conv1.weight among the weights": {"a": good["conv1.weight"]},
+    }
+    for message, weights in cases.items():
+        with pytest.raises(ValueError, match=re.escape(message)):
+            load_weights(model, weights)
+        assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+    assert load_weights(model, without(".block.")) != []
+    assert load_weights(model, good) == []
+    assert load_weights(model, {f"module.{k}": v for k, v in good.items()}) == []
