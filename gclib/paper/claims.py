@@ -85,8 +85,39 @@ class Comparison:
 
 def _small(name: str, table: str, text: str, first: str, second: str, printed, same=False):
     row, other, column = printed
-    rows = (f"{table}/{row}", f"{table}/{other}", column)
+    row, other = (name if "/" in name else f"{table}/{name}" for name in (row, other))
+    rows = (row, other, column)
     return Comparison(f"small/{name}", table, text, f"mini/{first}", f"mini/{second}", rows, same)
+
+
+def _in_resnet() -> Iterator[Comparison]:
+    """Tables 2(b), 2(c), 2(e) in the residual network; written down before it was trained.
+
+    Its ``all`` has the lab's ratio 4, in the place of the paper's 8.
+    """
+
+    def small(name: str, table: str, text: str, first: str, second: str, row: str, other: str):
+        printed = (row, other, "ap_box")
+        same = table == "2b"
+        words = f"{text}, in a residual network"
+        rows = (f"resnet_{first}", f"resnet_{second}")
+        return _small(f"resnet_{name}", table, words, *rows, printed, same)
+
+    yield small("all", "2a", "GC in all stages helps", "all", "none", "gc_all", "baseline")
+    text = "GC after the addition is as good as after the 1×1 convolution"
+    yield small("after_add", "2b", text, "after_add", "all", "after_add", "after_1x1")
+    for stage in ("c3", "c4", "c5"):
+        yield small(stage, "2c", f"GC in {stage} alone helps", stage, "none", stage, "2a/baseline")
+    for stage in ("c3", "c4", "c5"):
+        text = f"all stages are better than {stage} alone"
+        yield small(f"all_{stage}", "2c", text, "all", stage, "all", stage)
+    for stage in ("c4", "c5"):
+        text = f"{stage} alone is better than c3 alone"
+        yield small(f"{stage}_c3", "2c", text, stage, "c3", stage, "c3")
+    text = "a wide bottleneck is better than a narrow one"
+    yield small("ratio_ends", "2e", text, "r2", "r16", "r4", "r32")
+    yield small("ratio_wide", "2e", "one step wider is better", "r2", "all", "r4", "r8")
+    yield small("ratio_narrow", "2e", "one step narrower is worse", "all", "r8", "r8", "r16")
 
 
 _NL, _SNL = ("snl_1", "nl_1", "ap_box"), ("gc_1", "nl_1", "ap_box")
@@ -154,6 +185,7 @@ COMPARISONS = (
         _SNL,
         same=True,
     ),
+    *_in_resnet(),
     _small(
         "bottleneck",
         "2d",

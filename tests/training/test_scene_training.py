@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from gclib.blocks import NonLocalBlock
+from gclib.blocks import GCBlock, NonLocalBlock
 from gclib.cli import main
 from gclib.datasets import make_scenes
 from gclib.models import SceneNet
@@ -31,7 +31,8 @@ def small(monkeypatch):
 @pytest.mark.parametrize("row_id", lab.LAB_ROWS)
 def test_all_rows_share_their_convolutions_and_keep_the_shape(row_id, small):
     row = lab.find_lab_row(row_id)
-    net, plain = lab.build_net(row, 3), lab.build_net(lab.LAB_ROWS[f"mini/{row.task}_none"], 3)
+    none = "mini/resnet_none" if row.network == "resnet" else f"mini/{row.task}_none"
+    net, plain = lab.build_net(row, 3), lab.build_net(lab.find_lab_row(none), 3)
     for name, value in plain.state_dict().items():
         assert torch.equal(net.state_dict()[name], value)
     x = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
@@ -74,6 +75,19 @@ def test_distances_of_a_block_whose_maps_are_known(small):
     dot = SceneNet(4, NonLocalBlock(32, instantiation="dot_product"))
     torch.nn.init.normal_(dot.block.out.weight)
     assert "all/jsd/attention" not in lab.block_distances(dot, data)
+
+
+def test_a_run_in_the_residual_network(small):
+    net, log = lab.run("mini/resnet_c4", 1)
+    assert [name for name, m in net.named_modules() if isinstance(m, GCBlock)] == [
+        "layer3.0.block",
+        "layer3.1.block",
+    ]
+    assert log["command"] == "gclib train scenes --row mini/resnet_c4 --seeds 1"
+    assert json.loads(json.dumps(log)) == log  # as it is read from a file
+    assert log["config"]["stages"] == ["c4"]
+    hashes = {lab.config_of(row, row.recipe)["hash"] for row in lab.LAB_ROWS.values()}
+    assert len(hashes) == len(lab.LAB_ROWS)
 
 
 def test_what_is_done_stays_done(small, tmp_path, capsys, monkeypatch):
@@ -150,13 +164,14 @@ def test_shipped_logs_are_of_the_rows_and_recipes_of_this_version(pytestconfig):
         for log in json.loads(path.read_text(encoding="utf-8")):
             row = lab.find_lab_row(log["row"])
             assert path.name == runs.log_path(path.parent, log["row"]).name
-            assert log["config"] == lab.config_of(row, lab.RECIPES[row.task])
+            assert log["config"] == lab.config_of(row, row.recipe)
 
 
 @pytest.mark.parametrize("row_id", lab.LAB_ROWS)
-def test_every_row_has_a_log_of_five_seeds(row_id):
+def test_every_row_has_a_log_of_each_seed(row_id):
     logs = runs.read_runs(runs_folder(), row_id)
-    assert [log["seed"] for log in logs] == [1, 2, 3, 4, 5]
+    seeds = range(1, 9) if "resnet" in row_id else range(1, 6)
+    assert [log["seed"] for log in logs] == list(seeds)
     assert not any(log["commit"].endswith("+") for log in logs)  # from a clean checkout
     assert ("trained" in logs[0]) == ("_nl" in row_id)
 
@@ -182,7 +197,7 @@ def test_first_losses_of_the_shipped_logs_come_again(pytestconfig):
         logs = json.loads(path.read_text(encoding="utf-8"))
         log = logs[0]
         row = lab.find_lab_row(log["row"])
-        recipe = lab.RECIPES[row.task]
+        recipe = row.recipe
         net = lab.build_net(row, log["seed"]).to(memory_format=torch.channels_last)
         train = lab.scenes(row.task, "train")
         tensors = (torch.from_numpy(train.images), torch.from_numpy(train.label_maps(net.stride)))
