@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -35,14 +35,15 @@ from gclib.blocks import (
 )
 from gclib.blocks._arguments import check_choice
 from gclib.blocks.non_local import INSTANTIATIONS
-from gclib.blocks.registry import STAGES
 from gclib.datasets import Scenes, make_scenes
-from gclib.models.mini_resnet import PLANES, MiniResNet
 from gclib.models.scene_net import SceneNet
 from gclib.paper.ledger import read_runs, runs_folder
 from gclib.training import runs
 from gclib.training.loop import Recipe, batches, config_hash
 from gclib.training.runs import distances_of, fit_and_log, rounded
+
+if TYPE_CHECKING:
+    from gclib.models.mini_resnet import MiniResNet
 
 WIDTH = 32
 RATIO = 4  # of the lab's bottlenecks: 8 of 32 channels
@@ -59,6 +60,7 @@ RECIPES = {
 TRAIN_SCENES, TEST_SCENES = 10_000, 1_000
 TRAIN_SEED, TEST_SEED = 1, 2
 MEASURED_SCENES = 64  # whose distances are averaged
+STAGES = ("c3", "c4", "c5")  # of the residual network
 
 BlockFactory = Callable[[], nn.Module]
 
@@ -187,7 +189,9 @@ def build_net(row: LabRow, seed: int) -> SceneNet | MiniResNet:
     torch.manual_seed(seed)
     classes = scenes(row.task, "test").classes
     if row.network == "resnet":
-        from gclib.models.insertion import insert_blocks  # needs torchvision
+        # Imported here: insertion needs torchvision, and bundles of early chapters have neither.
+        from gclib.models.insertion import insert_blocks
+        from gclib.models.mini_resnet import MiniResNet
 
         net = MiniResNet(classes)
         if row.block is not None:
@@ -275,6 +279,8 @@ def config_of(row: LabRow, recipe: Recipe) -> dict[str, Any]:
         "test": scenes(row.task, "test").digest()[:12],
     }
     if row.network == "resnet":
+        from gclib.models.mini_resnet import PLANES
+
         del config["width"]
         config |= {"planes": list(PLANES), "stages": list(row.stages), "position": row.position}
     return {**config, "hash": config_hash(config)}
