@@ -92,6 +92,13 @@ def build_parser() -> argparse.ArgumentParser:
     form.add_argument(
         "--figure", type=Path, metavar="FILE", help="draw what was measured in small (.svg, .png)"
     )
+    form.add_argument("--layers", metavar="ROW", help="a network of table 4 or 5, layer by layer")
+    command.add_argument(
+        "--convention", metavar="NAME", help="of --layers: paper (default), mmdetection or fvcore"
+    )
+    command.add_argument(
+        "--recount", action="store_true", help="count the networks again, do not read the counts"
+    )
     command.set_defaults(run=_ledger)
 
     from gclib.grading.commands import register
@@ -99,10 +106,16 @@ def build_parser() -> argparse.ArgumentParser:
     register(commands)
 
     command = commands.add_parser("bench", help="measure blocks, networks, the course, grading")
-    command.add_argument("what", choices=["blocks", "networks", "course", "grading"])
+    command.add_argument("what", choices=["blocks", "networks", "roofline", "course", "grading"])
     command.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="default: cpu")
     command.add_argument("--dtype", nargs="+", choices=["fp32", "bf16"], help="default: both")
     command.add_argument("--block", nargs="+", metavar="NAME", help="default: all; ? lists them")
+    command.add_argument(
+        "--row", nargs="+", metavar="ID", help="of networks, roofline: of table 4, as 4a/gc_all"
+    )
+    command.add_argument(
+        "--table", choices=["4", "4a", "4b"], help="of networks, roofline: all of its rows"
+    )
     command.add_argument(
         "--part", nargs="+", choices=["commands", "notebooks", "tests"], help="of course; all"
     )
@@ -116,6 +129,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--count", type=int, default=40, metavar="N", help="of grading: submissions; default: 40"
     )
+    command.add_argument("--threads", type=int, metavar="N", help="of torch; default: all")
     command.add_argument("--quick", action="store_true", help="one small shape, to try the command")
     command.add_argument("--compiled", action="store_true", help="torch.compile as well")
     command.add_argument(
@@ -372,7 +386,16 @@ def _train(options: argparse.Namespace) -> int:
 def _ledger(options: argparse.Namespace) -> int:
     from gclib.paper.ledger import as_json, as_markdown, as_text, ledger
 
-    entries = ledger()
+    if options.layers:
+        return _layers(options)
+    if options.convention:
+        return _fail("--convention: only with --layers, for example: gclib ledger --layers 4a/nl_1")
+    counts = None
+    if options.recount:
+        from gclib.models.counts import recount
+
+        counts = recount()
+    entries = ledger(counts=counts)
     if options.table:
         known = dict.fromkeys(entry.table for entry in entries)
         wanted = {options.table, f"section {options.table}"}
@@ -396,59 +419,101 @@ def _ledger(options: argparse.Namespace) -> int:
     return 0
 
 
+def _layers(options: argparse.Namespace) -> int:
+    from gclib.analysis.networks import as_table
+    from gclib.models.counts import row_layers
+
+    if options.table:
+        return _fail("--table: not with --layers, which names the row")
+    try:
+        print("\n".join(as_table(row_layers(options.layers), options.convention or "paper")))
+    except ValueError as error:
+        return _fail(error)
+    return 0
+
+
 def _bench(options: argparse.Namespace) -> int:
-    for name in ("rounds", "examples"):
+    for name in ("rounds", "examples", "threads"):
         value = getattr(options, name)
         if value is not None and value < 1:
             return _fail(f"--{name} {value}: expected at least 1")
+    rows = options.row or options.table
+    if rows and options.what not in ("networks", "roofline"):
+        return _fail(f"--row and --table belong to networks and roofline, not to {options.what}")
     if options.what in ("course", "grading"):
         return _bench_processes(options)
     import torch
 
-    from gclib.bench import blocks, networks, peers, report
+    from gclib.bench import peers, report
 
     if options.block == ["?"]:
         print("\n".join(peers.PEERS))
         return 0
-    chosen = tuple(options.block or peers.PEERS)
-    if unknown := [name for name in chosen if name not in peers.PEERS]:
+    if options.block and (rows or options.what == "roofline"):
+        return _fail("--block: rows say which block they have; leave it out")
+    if unknown := [name for name in options.block or () if name not in peers.PEERS]:
         return _fail(f"--block {unknown[0]}: expected some of {', '.join(peers.PEERS)}")
     if options.device == "cuda" and not torch.cuda.is_available():
         return _fail("--device cuda: torch finds no GPU here")
+    if options.graph and options.device != "cuda":
+        return _fail("--graph: only with --device cuda")
+    if options.what == "roofline" and (options.compiled or options.graph):
+        return _fail("roofline runs layer by layer: leave --compiled and --graph out")
     if options.tuned and report.allocator() != "tuned":  # read once, when a process starts
         arguments = [sys.executable, "-m", "gclib.cli", *options.arguments]
         sys.stdout.flush()
         return subprocess.call(arguments, env=os.environ | report.TUNED)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    try:
+        records = _measured(options)
+    except (ValueError, RuntimeError) as error:
+        return _fail(error)
+    parts = [*(options.block or []), *(row.replace("/", "-") for row in options.row or [])]
+    parts += [f"table-{options.table}"] * bool(options.table)
+    parts += [options.device, report.allocator(), *(options.dtype or [])]
+    parts += ["x".join(map(str, shape)) for shape in options.shape or ()]
+    parts += [f"{options.examples}-examples"] * bool(options.examples)
+    parts += [f"{options.threads}-threads"] * bool(options.threads)
+    parts += ["compiled"] * options.compiled + ["graph"] * options.graph
+    return _bench_show(options, parts, records)
+
+
+def _measured(options: argparse.Namespace) -> list[dict]:
+    """The records of blocks, networks or the roofline."""
+    from gclib.bench import blocks, networks, peers, roofline
+
+    chosen = tuple(options.block or peers.PEERS)
     dtypes = tuple(options.dtype or blocks.DTYPES)
-    if options.graph and options.device != "cuda":
-        return _fail("--graph: only with --device cuda")
     how = {"device": options.device, "rounds": options.rounds}
-    how |= {"compiled": options.compiled, "graph": options.graph}
     if options.what == "blocks":
-        records = blocks.run(
+        return blocks.run(
             groups=chosen,
             dtypes=dtypes,
             shapes=blocks.QUICK_SHAPES if options.quick else tuple(options.shape or ()),
+            compiled=options.compiled,
+            graph=options.graph,
             **how,
         )
+    examples = options.examples or (64 if options.device == "cuda" else 4)
+    how |= {"examples": 1, "size": 64} if options.quick else {"examples": examples}
+    rows = [*(options.row or [])]
+    rows += [row for row in networks.TABLE_4 if options.table and row.startswith(options.table)]
+    rows = tuple(dict.fromkeys(rows))
+    if options.what == "roofline":
+        run = roofline.run
+        how |= {"rows": rows} if rows else {}
+        how |= {"seconds": 0.2} if options.quick else {}
     else:
-        records = []
-        examples = options.examples or (64 if options.device == "cuda" else 4)
-        sizes = {"examples": 1, "size": 64} if options.quick else {"examples": examples}
-        groups = tuple(name for name in networks.GROUPS if name in chosen)
-        for dtype in dtypes:
-            records += networks.run(
-                dtype=blocks.DTYPES[dtype],
-                channels_last=dtype == "bf16",
-                groups=groups,
-                **sizes,
-                **how,
-            )
-    parts = [*(options.block or []), options.device, report.allocator(), *(options.dtype or [])]
-    parts += ["x".join(map(str, shape)) for shape in options.shape or ()]
-    parts += [f"{options.examples}-examples"] * bool(options.examples)
-    parts += ["compiled"] * options.compiled + ["graph"] * options.graph
-    return _bench_show(options, parts, records)
+        run = networks.run
+        how |= {"compiled": options.compiled, "graph": options.graph}
+        how["groups"] = rows or tuple(name for name in networks.GROUPS if name in chosen)
+        if not how["groups"]:
+            raise ValueError(f"--block: networks have {', '.join(networks.GROUPS)}")
+    records = []
+    for dtype in dtypes:
+        records += run(dtype=blocks.DTYPES[dtype], channels_last=dtype == "bf16", **how)
+    return records
 
 
 def _bench_processes(options: argparse.Namespace) -> int:

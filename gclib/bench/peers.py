@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -35,16 +36,24 @@ class Peer:
     trains: bool = True
 
 
-def _mmcv_gc(channels: int) -> nn.Module:
+def _mmcv_context(channels: int, pooling: str = "att", fusion: str = "add") -> nn.Module:
     from mmcv.cnn.bricks import ContextBlock
 
-    return ContextBlock(channels, ratio=1 / 16)
+    return ContextBlock(
+        channels, ratio=1 / 16, pooling_type=pooling, fusion_types=(f"channel_{fusion}",)
+    )
 
 
-def _timm_gc(channels: int) -> nn.Module:
+def _timm_context(channels: int, pooling: str = "att", fusion: str = "add") -> nn.Module:
     from timm.layers import GlobalContext
 
-    block = GlobalContext(channels, fuse_add=True, fuse_scale=False, rd_ratio=1 / 16)
+    block = GlobalContext(
+        channels,
+        use_attn=pooling == "att",
+        fuse_add=fusion == "add",
+        fuse_scale=fusion == "mul",
+        rd_ratio=1 / 16,
+    )
     for module in block.modules():
         if isinstance(module, nn.LayerNorm):
             module.eps = 1e-5  # timm's 1e-6 is another function where few channels are hidden
@@ -111,7 +120,7 @@ OURS: dict[str, Build] = {
     "nl_concat": lambda channels: NonLocalBlock(channels, instantiation="concat"),
 }
 PEERS: dict[str, dict[str, Peer]] = {
-    "gc": {"mmcv": Peer(_mmcv_gc, "mmcv"), "timm": Peer(_timm_gc, "timm")},
+    "gc": {"mmcv": Peer(_mmcv_context, "mmcv"), "timm": Peer(_timm_context, "timm")},
     "snl": {"as after mmcv": Peer(MatrixSNL, None)},
     "se": {"timm": Peer(_timm_se, "timm"), "torchvision": Peer(_torchvision_se, "torchvision")},
     "nl_embedded_gaussian": {"mmcv": Peer(lambda c: _mmcv_nl(c, "embedded_gaussian"), "mmcv")},
@@ -123,6 +132,25 @@ PEERS: dict[str, dict[str, Peer]] = {
         "pair tensor": Peer(lambda c: PairTensorNL(c, instantiation="concat"), None),
     },
 }
+
+
+def row_peers(row_id: str) -> dict[str, Peer]:
+    """The peers of the block of a row of table 4; none for a baseline.
+
+    Args:
+        row_id: for example ``"4b/avg_scale"``.
+    """
+    name = row_id.split("/")[1]
+    groups = {"nl": "nl_embedded_gaussian", "snl": "snl", "gc": "gc"}
+    group = groups.get(name.split("_")[0])
+    if group or name == "baseline":
+        return PEERS[group] if group else {}
+    pooling, fusion = name.split("_")
+    parts = {"pooling": pooling, "fusion": {"scale": "mul"}.get(fusion, fusion)}
+    return {
+        "mmcv": Peer(partial(_mmcv_context, **parts), "mmcv"),
+        "timm": Peer(partial(_timm_context, **parts), "timm"),
+    }
 
 
 def build_all(group: str, channels: int) -> tuple[dict[str, nn.Module], dict[str, str]]:
@@ -138,33 +166,54 @@ def build_all(group: str, channels: int) -> tuple[dict[str, nn.Module], dict[str
     Raises:
         RuntimeError: a peer with our weights gives another output.
     """
-    modules, missing = {"gclib": _random(OURS[group](channels))}, {}
+    modules, missing = {"gclib": randomise(OURS[group](channels))}, {}
     for name, peer in PEERS[group].items():
         try:
-            module = _random(peer.build(channels))
+            modules[name] = same_function(group, OURS[group], name, peer, channels)
         except ImportError as error:
             missing[name] = f"{name} is not installed ({error})"
-            continue
-        twin = OURS[group](channels)
-        if peer.source:
-            load_peer_state_dict(twin, module.state_dict(), peer.source)
-        else:
-            twin.load_state_dict(module.state_dict())
-        x = torch.randn(2, channels, 3, 4)
-        with torch.no_grad():
-            ours, theirs = twin(x) - x, module(x) - x  # what the block adds, without its input
-        difference = ((ours - theirs).norm() / ours.norm()).item()
-        if not difference <= 1e-3:
-            raise RuntimeError(
-                f"{group}: {name} is another function, {difference:.1%} off what the block adds"
-            )
-        modules[name] = module
     return modules, missing
 
 
-def _random(module: nn.Module) -> nn.Module:
-    """Random weights of the size that keeps variances, so that each layer has its say."""
+def same_function(what: str, ours: Build, name: str, peer: Peer, channels: int = 64) -> nn.Module:
+    """The peer's block with random weights, after a comparison of its outputs with ours.
+
+    Args:
+        what: the group or row, for the message.
+        ours: channels → our block.
+        name: of the peer.
+        peer: the peer.
+        channels: channels C.
+
+    Raises:
+        ImportError: the peer's library is not installed.
+        RuntimeError: with the same weights it gives another output.
+    """
+    module = randomise(peer.build(channels))
+    twin = ours(channels)
+    if peer.source:
+        load_peer_state_dict(twin, module.state_dict(), peer.source)
+    else:
+        twin.load_state_dict(module.state_dict())
+    x = torch.randn(2, channels, 3, 4)
+    with torch.no_grad():
+        expected, found = twin(x) - x, module(x) - x  # what the block adds, without its input
+    difference = ((expected - found).norm() / expected.norm()).item()
+    if not difference <= 1e-3:
+        raise RuntimeError(
+            f"{what}: {name} is another function, {difference:.1%} off what the block adds"
+        )
+    return module
+
+
+def randomise(module: nn.Module, std: float | None = None) -> nn.Module:
+    """Random weights, so that each layer has its say.
+
+    Args:
+        module: a block.
+        std: of its matrices and kernels; default: what keeps variances.
+    """
     for parameter in module.parameters():
-        std = parameter[0].numel() ** -0.5 if parameter.dim() > 1 else 0.02
-        nn.init.normal_(parameter, std=std)
+        size = (std or parameter[0].numel() ** -0.5) if parameter.dim() > 1 else 0.02
+        nn.init.normal_(parameter, std=size)
     return module
