@@ -23,7 +23,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -193,6 +193,20 @@ class Course:
             if any(path.is_dir() for path in wanted):
                 found.append(entry.name)
         return sorted(found)
+
+    def chosen(self, chapter: Chapter, students: Sequence[str] = ()) -> list[str]:
+        """Those of ``students``, or of all where none is named, who handed in for a chapter.
+
+        Raises:
+            CourseError: nobody did, or one of ``students`` did not.
+        """
+        found = self.students(chapter)
+        if not found:
+            raise CourseError(f"submitted/*/{chapter.folder} is empty: nobody has handed in")
+        for student in students:
+            if student not in found:
+                raise CourseError(f"submitted/{student}/{chapter.folder}: there is no such folder")
+        return sorted(set(students)) or found
 
     def submission(self, student: str, chapter: Chapter) -> Path:
         """The folder of what a student handed in."""

@@ -101,7 +101,7 @@ def grade(
     _check_fence(fence)
     course.require()
     with course.alone():
-        todo = _chosen(course, chapter, students)
+        todo = course.chosen(chapter, students)
         if (course.folder / "private").is_dir():
             from gclib.grading.judge import checks_of
 
@@ -130,16 +130,6 @@ def _check_fence(fence: Fence) -> None:
         check_sandbox(fence.kind, fence.image)
     except NoSandbox as error:
         raise CourseError(str(error)) from None
-
-
-def _chosen(course: Course, chapter: Chapter, students: Sequence[str]) -> list[str]:
-    found = course.students(chapter)
-    if not found:
-        raise CourseError(f"submitted/*/{chapter.folder} is empty: nobody has handed in")
-    for student in students:
-        if student not in found:
-            raise CourseError(f"submitted/{student}/{chapter.folder}: there is no such folder")
-    return sorted(set(students)) or found
 
 
 def _judged(

@@ -125,7 +125,9 @@ def export(
                 place = out or course.folder / "exports" / f"moodle-{chapter.folder}.csv"
                 said += _moodle(course, marks, chapter, table, column, place)
             return said
-        place = out or course.folder / "exports" / f"{_NAMES[target]}.csv"
+        # Named after the chapters that were asked for: one export does not replace another.
+        name = "-".join([_NAMES[target], *(chapter.number for chapter in chapters or ())])
+        place = out or course.folder / "exports" / f"{name}.csv"
         if target == "canvas":
             return said + _canvas(course, marks, table, column, place, bool(chapters))
         return said + _plain(course, marks, place)

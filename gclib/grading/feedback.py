@@ -420,13 +420,7 @@ def write_pages(
     from gclib.grading.people import read_people
 
     course.require()
-    todo = course.students(chapter)
-    if not todo:
-        raise CourseError(f"submitted/*/{chapter.folder} is empty: nobody has handed in")
-    for student in students:
-        if student not in todo:
-            raise CourseError(f"submitted/{student}/{chapter.folder}: there is no such folder")
-    todo = sorted(set(students)) or todo
+    todo = course.chosen(chapter, students)
     layout, people = Layout(chapter), read_people(course)
     grades = read_grades(course, chapter)
     look = _digest_of_pages()

@@ -361,6 +361,14 @@ def test_a_chapter_that_canvas_does_not_have(canvas_class, tmp_path):
         export(canvas_class, "canvas", roster=path, chapters=[ONE, TWO])
 
 
+def test_the_export_of_one_chapter_does_not_replace_that_of_another(canvas_class, tmp_path):
+    path = roster(tmp_path, canvas_rows())
+    export(canvas_class, "canvas", roster=path)
+    export(canvas_class, "canvas", roster=path, chapters=[ONE])
+    names = {file.name for file in (canvas_class.folder / "exports").iterdir()}
+    assert names == {"canvas.csv", "canvas-01.csv"}
+
+
 def test_first_and_last_names_apart(canvas_class, tmp_path):
     rows = [
         ["LastName", "FirstName", "ID", "SIS Login ID", "Section", "01_non_local (5)"],
