@@ -15,8 +15,8 @@ from gclib.analysis.networks import layer_counts, multiply_adds
 from gclib.bench.blocks import _forward, _peak, _training
 from gclib.bench.measure import OtherLoad, graphed, median_interval, time_rounds
 from gclib.bench.peers import OURS, PEERS, Peer, randomise, row_peers, same_function
-from gclib.blocks.registry import ROWS, STAGES, find_row
-from gclib.models import insert_blocks, inserted_blocks
+from gclib.blocks.registry import ROWS, STAGES, Row, find_row
+from gclib.models import insert_blocks, insert_row, inserted_blocks
 
 # Blocks in c3 to c5, or one before the last residual block of c4.
 _ONCE = {"stages": ("c4",), "index": -2}
@@ -63,13 +63,23 @@ def contest(name: str) -> Contest:
     if name in PLACES:
         builds = _builds(name, OURS[name], PEERS[name])
         return Contest(name, builds, PLACES[name])
-    row = find_row(name)
-    if not row.table.startswith("4"):
-        raise ValueError(f"{name}: expected a row of table 4, one of {', '.join(TABLE_4)}")
+    row = table_row(name)
     if row.block is None:
         return Contest(name, {"gclib": None}, {}, "1x1")
     place = {"stages": row.stages, "position": row.position, "index": row.index}
     return Contest(name, _builds(name, row.block, row_peers(name)), place, "1x1")
+
+
+def table_row(row_id: str) -> Row:
+    """A row of table 4.
+
+    Raises:
+        ValueError: no such row, or one of another table.
+    """
+    row = find_row(row_id)
+    if not row.table.startswith("4"):
+        raise ValueError(f"{row_id}: expected a row of table 4, one of {', '.join(TABLE_4)}")
+    return row
 
 
 def _builds(
@@ -96,19 +106,10 @@ def resnet50(
         stride_in: ``"3x3"`` as torchvision has it, or ``"1x1"`` as in the paper's 3.86 G.
         place: of :func:`gclib.models.insert_blocks`.
     """
-    from torchvision.models import resnet50 as plain
-
-    from gclib.models import set_stride
-
-    network = plain(weights=None)
-    set_stride(network, stride_in)
+    network = _plain(stride_in)
     if block is not None:
         insert_blocks(network, block, **place)
-        for inserted in inserted_blocks(network).values():
-            # Of the size that the authors start with: large weights would saturate a softmax, and
-            # processors are slow with the denormal numbers beside its maximum.
-            randomise(inserted, std=0.01)
-    return network
+    return _with_weights(network)
 
 
 def build_row(row_id: str) -> nn.Module:
@@ -117,8 +118,23 @@ def build_row(row_id: str) -> nn.Module:
     Raises:
         ValueError: no such row, or one of another table.
     """
-    found = contest(row_id)
-    return resnet50(found.builds["gclib"], stride_in=found.stride_in, **found.place)
+    network = _plain("1x1")
+    insert_row(network, table_row(row_id).id)
+    return _with_weights(network)
+
+
+def _plain(stride_in: str) -> nn.Module:
+    from gclib.models import build_resnet
+
+    return build_resnet("resnet50", stride_in=stride_in)
+
+
+def _with_weights(network: nn.Module) -> nn.Module:
+    for block in inserted_blocks(network).values():
+        # Of the size that the authors start with: large weights would saturate a softmax, and
+        # processors are slow with the denormal numbers beside its maximum.
+        randomise(block, std=0.01)
+    return network
 
 
 def settle(network: nn.Module, x: Tensor) -> nn.Module:

@@ -287,7 +287,10 @@ def _network_targets(records: list[Record]) -> list[list[str]]:
     lines = []
     for r in records:
         how = _ending(r["network"])
-        if (r["network"], r["mode"]) != (f"gc · gclib{how}", "training"):
+        block = r["network"].partition(" · ")[0]
+        if block not in ("gc", "4a/gc_all") or r["mode"] != "training":
+            continue
+        if r["network"] != f"{block} · gclib{how}":
             continue
         most = 3 if r["device"] == "cuda" else 4
         found = 100 * (r["ratio"] - 1)
@@ -297,13 +300,13 @@ def _network_targets(records: list[Record]) -> list[list[str]]:
         peers = [
             p
             for p in records
-            if p["network"].startswith("gc · ")
+            if p["network"].startswith(f"{block} · ")
             and p is not r
             and (_ending(p["network"]), p["mode"], _numbers(p)) == (how, r["mode"], _numbers(r))
         ]
         if peers and r["device"] == "cuda":
             best = min(peers, key=lambda p: p["ratio"])
-            name = best["network"][len("gc · ") :].removesuffix(how)
+            name = best["network"].partition(" · ")[2].removesuffix(how)
             rest = f"{100 * (best['ratio'] - 1):+.1f} % ({name})"
             met = "within the intervals" if r["low"] <= best["high"] else "no"
             met = "yes" if r["ratio"] <= best["ratio"] else met
@@ -406,6 +409,9 @@ def as_markdown(runs: Mapping[str, Mapping[str, Any]]) -> str:
     rows = {name: pairs(run["records"]) for name, run in blocks.items()}
     lines += ["## Slower than a peer", ""]
     slower = [(name, r) for name, found in rows.items() for r in found if r.get("slower")]
+    networks = {name: run for name, run in runs.items() if name.startswith("networks")}
+    for name, run in networks.items():
+        slower += [(name, r) for r in _slower_networks(run["records"])]
     if slower:
         lines += ["The intervals of the two medians do not touch in these cells.", ""]
         lines += _table(
@@ -427,7 +433,6 @@ def as_markdown(runs: Mapping[str, Mapping[str, Any]]) -> str:
     else:
         lines += ["In no cell.", ""]
     lines += ["## Targets", ""]
-    networks = {name: run for name, run in runs.items() if name.startswith("networks")}
     for name, found in rows.items():
         graphs = pairs(blocks[name]["records"], " graph")
         on_gpu = _on_gpu(found)
@@ -446,37 +451,10 @@ def as_markdown(runs: Mapping[str, Mapping[str, Any]]) -> str:
         if name.startswith("grading"):
             lines += [f"## Grading, run `{name}`", "", *_how(run), *_grading(run["records"])]
     for name, run in networks.items():
-        lines += [f"## ResNet-50, run `{name}`", "", *_how(run)]
-        lines += [
-            "Time over the network without a block, run in the same way: the median of the rounds' "
-            "ratios, and its 95 % interval. Each kind of block takes turns with its own runs of "
-            "the bare network. The step is forward and backward, without the optimiser. GC, SE and "
-            "SNL stand in every residual block of c3 to c5, NL once in c4.",
-            "",
-        ]
-        if any(r["network"].endswith(" graph") for r in run["records"]):
-            lines += [f"*graph*: {GRAPH}", ""]
-        for numbers in dict.fromkeys(_numbers(r) for r in run["records"]):
-            same = [r for r in run["records"] if _numbers(r) == numbers]
-            if _on_gpu(same):
-                lines += [f"In {numbers}:", ""]
-            lines += _table(
-                ["network", "mode", "ms", "over no block", "interval", "peak MiB"],
-                [
-                    [
-                        r["network"],
-                        r["mode"],
-                        _ms(r["median"]),
-                        f"{100 * (r['ratio'] - 1):+.1f} %",
-                        f"{100 * (r['low'] - 1):+.1f} to {100 * (r['high'] - 1):+.1f} %",
-                        f"{r['peak'] / 2**20:.0f}",
-                    ]
-                    for r in sorted(
-                        same, key=lambda r: (r["mode"], _ending(r["network"]), r["ratio"])
-                    )
-                ],
-            )
-            lines += _bare_launches(same)
+        lines += [f"## ResNet-50, run `{name}`", "", *_how(run), *_networks(run["records"])]
+    for name, run in runs.items():
+        if name.startswith("roofline"):
+            lines += [f"## Roofline, run `{name}`", "", *_how(run), *_roofline(run["records"])]
     for name, run in blocks.items():
         lines += [f"## Blocks, run `{name}`", "", *_how(run)]
         lines += _table(
@@ -511,6 +489,244 @@ def as_markdown(runs: Mapping[str, Mapping[str, Any]]) -> str:
         lines += _compiled(run["records"], rows[name])
         lines += _graphs(run["records"], rows[name])
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _networks(records: list[Record]) -> list[str]:
+    """Networks over the bare one, in inference and training."""
+    counted = all("multiply_adds" in r for r in records)
+    rows = any(r["network"].startswith("4") for r in records)
+    places = (
+        "Rows of table 4, with their strides in the 1×1 convolutions; `4a/gc_all` and `4b/att_add` "
+        "are the same network, and so are `4a/baseline` and no block: their differences show what "
+        "a difference here means."
+        if rows
+        else "GC, SE and SNL stand in every residual block of c3 to c5, NL once in c4."
+    )
+    lines = [
+        "Time over the network without a block, run in the same way: the median of the rounds' "
+        "ratios, and its 95 % interval. Each kind of block takes turns with its own runs of "
+        f"the bare network. The step is forward and backward, without the optimiser. {places}",
+        "",
+    ]
+    if counted:
+        lines += [
+            "Multiply-adds by the paper's convention, of one image; bytes that the operations of "
+            "inference read and write, of the whole batch.",
+            "",
+        ]
+    if any(r["network"].endswith(" graph") for r in records):
+        lines += [f"*graph*: {GRAPH}", ""]
+    for numbers in dict.fromkeys(_numbers(r) for r in records):
+        same = [r for r in records if _numbers(r) == numbers]
+        if _on_gpu(same) or (counted and len(same) < len(records)):
+            lines += [f"In {numbers}:", ""]
+        if counted:
+            lines += _counted_networks(same)
+        else:
+            lines += _table(
+                ["network", "mode", "ms", "over no block", "interval", "peak MiB"],
+                [
+                    [r["network"], r["mode"], *_over(r), _mebibytes(r["peak"])]
+                    for r in sorted(
+                        same, key=lambda r: (r["mode"], _ending(r["network"]), r["ratio"])
+                    )
+                ],
+            )
+        lines += _bare_launches(same)
+    return lines
+
+
+def _over(record: Record) -> list[str]:
+    """Milliseconds, and percent over the bare network with their interval."""
+    return [
+        _ms(record["median"]),
+        _percent(record["ratio"] - 1),
+        f"{100 * (record['low'] - 1):+.1f} to {_percent(record['high'] - 1)}",
+    ]
+
+
+def _percent(fraction: float, digits: int = 1) -> str:
+    return f"{100 * fraction:+.{digits}f} %"
+
+
+def _counted_networks(records: list[Record]) -> list[str]:
+    """A line for each network: what it has, and its time in both modes."""
+    bare = records[0]
+    lines = []
+    for name in dict.fromkeys(r["network"] for r in records):
+        modes = {r["mode"]: r for r in records if r["network"] == name}
+        r = modes["inference"]
+        more = r["bytes"] / bare["bytes"] - 1 if r["bytes"] else None
+        lines.append(
+            [
+                name,
+                f"{r['parameters'] / 1e6:.2f}",
+                f"{r['multiply_adds'] / 1e9:.3f}",
+                _percent(r["multiply_adds"] / bare["multiply_adds"] - 1, 2),
+                _percent(more) if more is not None else "",
+                *_over(r),
+                *_over(modes["training"]),
+                _mebibytes(modes["training"]["peak"]),
+            ]
+        )
+    over = ["over no block", "interval"]
+    head = ["network", "M parameters", "G multiply-adds", "more", "more bytes"]
+    return _table([*head, "inference ms", *over, "training ms", *over, "peak MiB"], lines)
+
+
+def _slower_networks(records: list[Record]) -> list[dict[str, Any]]:
+    """Networks with our block whose intervals lie above the best peer's, as cells of a block."""
+    found = []
+    for ours in records:
+        block, _, name = ours["network"].partition(" · ")
+        how = _ending(ours["network"])
+        if name.removesuffix(how) != "gclib":
+            continue
+        peers = [
+            r
+            for r in records
+            if r["network"].startswith(f"{block} · ")
+            and r is not ours
+            and (_ending(r["network"]), r["mode"], _numbers(r))
+            == (how, ours["mode"], _numbers(ours))
+        ]
+        best = min(peers, key=lambda r: r["ratio"], default=None)
+        if best is None or ours["low"] <= best["high"]:
+            continue
+        found.append(
+            {
+                **ours,
+                "group": f"{block} in ResNet-50",
+                "shape": [ours["examples"], 3, ours["size"], ours["size"]],
+                "mode": ours["mode"] + f",{how}" * bool(how),
+                "peer": best["network"].partition(" · ")[2].removesuffix(how),
+                "peer_median": best["median"],
+                "ratio": best["ratio"] / ours["ratio"],
+            }
+        )
+    return found
+
+
+def _roofline(records: list[Record]) -> list[str]:
+    """The machine, what bounds say of each row, and where they hold."""
+    lines = []
+    for start, machine in enumerate(records):
+        if machine["part"] == "machine":
+            same = [machine]
+            for record in records[start + 1 :]:
+                if record["part"] == "machine":
+                    break
+                same.append(record)
+            lines += _one_roofline(same)
+    return lines
+
+
+def _one_roofline(records: list[Record]) -> list[str]:
+    machine, *rest = records
+    networks = [r for r in rest if r["part"] == "network"]
+    about = networks[0]
+    lines = [
+        f"{_peaks(machine)} Inference of {about['examples']} images of {about['size']}², "
+        f"{machine['dtype']}, {about['layout']}. A *bound* is the sum over layers of the longer of "
+        "arithmetic and traffic, each operation reading its inputs and writing its outputs once; "
+        "*cached* takes the second bandwidth. *In blocks* is the time measured inside of them.",
+        "",
+    ]
+    lines += _table(
+        [
+            *("network", "multiply-adds", "bytes", "time", "interval", "ms"),
+            *("arithmetic ms", "bound ms", "bound cached ms", "in blocks ms", "explained by"),
+        ],
+        [
+            [
+                r["network"],
+                _percent(r["more_multiply_adds"], 2),
+                _percent(r["more_bytes"]),
+                _percent(r["more_time"]),
+                f"{100 * r['low']:+.1f} to {_percent(r['high'])}",
+                *map(_ms, (r["median"], r["compute"], r["memory"], r["cached"])),
+                _ms(r["inside"]) if r["inside"] else "",
+                _explained(r),
+            ]
+            for r in networks
+        ],
+    )
+    beaten = [f"`{r['network']}`" for r in networks if "memory" in r["beaten"]]
+    if beaten:
+        lines += [
+            f"Faster than the whole bound: {', '.join(beaten)}. It does not hold on this machine, "
+            "for maps stay in a cache.",
+            "",
+        ]
+    for network in dict.fromkeys(r["network"] for r in rest if r["part"] == "kind"):
+        kinds = [r for r in rest if r["part"] == "kind" and r["network"] == network]
+        lines += [f"`{network}` by kind of layer:", ""]
+        lines += _table(
+            [
+                *("kind", "layers", "limited by compute", "G multiply-adds", "MB"),
+                *("bound ms", "share", "measured ms", "over bound"),
+            ],
+            [
+                [
+                    *(r["kind"], str(r["layers"]), str(r["compute_bound"])),
+                    f"{r['multiply_adds'] / 1e9:.3g}",
+                    f"{r['bytes'] / 1e6:.3g}",
+                    _ms(r["bound"]),
+                    f"{100 * r['share']:.1f} %",
+                    _ms(r["measured"]) if r["measured"] else "",
+                    f"{r['measured'] / r['bound']:.1f}×" if r["measured"] else "",
+                ]
+                for r in kinds
+            ],
+        )
+        lines += _fits(kinds)
+    return lines
+
+
+def _peaks(machine: Record) -> str:
+    return (
+        f"At most {machine['multiply_adds_per_second'] / 1e9:.3g} G multiply-adds/s (matrix "
+        f"product), {machine['bytes_per_second'] / 1e9:.3g} GB/s from memory, "
+        f"{machine['cached_bytes_per_second'] / 1e9:.3g} GB/s for maps of 8 MiB "
+        f"({machine['device']}, {machine['dtype']}, {machine['threads']} threads): what does fewer "
+        f"than {machine['multiply_adds_per_second'] / machine['bytes_per_second']:.2g} "
+        "multiply-adds for a byte is limited by memory."
+    )
+
+
+def _explained(record: Record) -> str:
+    """Shares of the time in blocks."""
+    found = record["explained"]
+    if not found:
+        return ""
+    return (
+        f"arithmetic {100 * found['compute']:.2g} %, bound {100 * found['memory']:.0f} %, "
+        f"cached {100 * found['cached']:.0f} %"
+    )
+
+
+def _fits(kinds: list[Record]) -> list[str]:
+    """Which kinds the bound describes, and which it does not."""
+    measured = [r for r in kinds if r["measured"]]
+    if not measured:
+        return []
+    # Nobody misses what is under a hundredth of the time.
+    least = 0.01 * sum(r["measured"] for r in measured)
+    large = [r for r in measured if r["measured"] >= least]
+    groups = {
+        "Within twice the bound": [r for r in large if 1 <= r["measured"] / r["bound"] <= 2],
+        "Slower than twice the bound, for reasons that it does not know": [
+            r for r in large if r["measured"] > 2 * r["bound"]
+        ],
+        "Faster than the bound, so a cache held the map": [
+            r for r in large if r["measured"] < r["bound"]
+        ],
+    }
+    texts = [f"{text}: {', '.join(r['kind'] for r in found)}" for text, found in groups.items()]
+    return [
+        ". ".join(t for t, found in zip(texts, groups.values(), strict=True) if found) + ".",
+        "",
+    ]
 
 
 def _course(records: list[Record]) -> list[str]:
@@ -644,17 +860,56 @@ def as_lines(what: str, records: list[Record]) -> list[str]:
             f"{r['way']:<22}{r['seconds']:8.1f} s  {r['per_minute']:6.1f} a minute" for r in records
         ]
     if what == "networks":
-        return [
-            f"{r['mode']:<10}{r['network']:<32}{_ms(r['median']):>8} ms  "
-            f"{100 * (r['ratio'] - 1):+6.1f} %  {r['peak'] / 2**20:6.0f} MiB"
-            for r in records
-        ]
+        return _network_lines(records)
+    if what == "roofline":
+        return _roofline_lines(records)
     return [
         f"{r['group']:<22}{_shape(r):<16}{r['dtype']} {r['layout']}  {r['mode']:<9}"
         f"{r['implementation']:<16}{_ms(r['median']):>8} ms  {r['median'] / r['floor']:5.1f}× floor"
         f"  {r['peak'] / 2**20:6.1f} MiB"
         for r in records
     ]
+
+
+def _network_lines(records: list[Record]) -> list[str]:
+    """Time beside multiply-adds and bytes, over the bare network of the same numbers."""
+    lines = []
+    for r in records:
+        bare = next(b for b in records if _numbers(b) == _numbers(r))
+        products = r["multiply_adds"] / bare["multiply_adds"] - 1
+        moved = _percent(r["bytes"] / bare["bytes"] - 1) if r["bytes"] else ""
+        lines.append(
+            f"{r['mode']:<10}{r['network']:<32}{r['parameters'] / 1e6:6.2f} M"
+            f"{r['multiply_adds'] / 1e9:7.3f} G{_percent(products, 2):>10}"
+            f"{moved:>9} bytes{_ms(r['median']):>8} ms{_percent(r['ratio'] - 1):>9} time "
+            f"({100 * (r['low'] - 1):+.1f} to {100 * (r['high'] - 1):+.1f}){r['peak'] / 2**20:6.0f}"
+            " MiB"
+        )
+    return lines
+
+
+def _roofline_lines(records: list[Record]) -> list[str]:
+    lines = []
+    for r in records:
+        if r["part"] == "machine":
+            lines.append(_peaks(r))
+        elif r["part"] == "network":
+            lines.append(
+                f"{r['network']:<14}{_percent(r['more_multiply_adds'], 2):>10} multiply-adds"
+                f"{_percent(r['more_bytes']):>9} bytes{_percent(r['more_time']):>9} time "
+                f"({100 * r['low']:+.1f} to {100 * r['high']:+.1f}), {_ms(r['median'])} ms; "
+                f"arithmetic {_ms(r['compute'])}, bound {_ms(r['memory'])}, cached "
+                f"{_ms(r['cached'])} ms"
+                + (f"; {_ms(r['inside'])} ms in blocks, {_explained(r)}" if r["inside"] else "")
+            )
+        else:
+            measured = f", measured {_ms(r['measured'])} ms" if r["measured"] is not None else ""
+            lines.append(
+                f"{r['network']:<14}{r['kind']:<20}{r['layers']:>4} layers, {r['compute_bound']} "
+                f"limited by compute, {r['multiply_adds'] / 1e9:.3g} G, {r['bytes'] / 1e6:.4g} MB, "
+                f"bound {_ms(r['bound'])} ms ({100 * r['share']:.1f} %){measured}"
+            )
+    return lines
 
 
 def _how(run: Mapping[str, Any]) -> list[str]:

@@ -279,36 +279,34 @@ def explain(
     """What a row costs beside the bare network, and how much of it each bound explains.
 
     Args:
-        bare: ``network``, ``multiply_adds``, ``bytes`` and the bounds ``compute``, ``memory`` and
-            ``cached`` in seconds, of the network without blocks.
+        bare: ``network``, ``multiply_adds``, ``bytes``, the bounds ``compute``, ``memory`` and
+            ``cached`` in seconds, and ``inside``, the seconds in blocks (None if not measured), of
+            the network without blocks.
         row: the same of a row.
         seconds: network → measured seconds of each round.
 
     Returns:
-        The row with ``more_*`` (fractions of the bare network) for multiply-adds, bytes and the
-        measured time (``more_time``, ``low``, ``high``), and ``explained_*``, the seconds that a
-        bound adds over those that were measured.
+        The row with its ``median``; ``more_multiply_adds``, ``more_bytes``, ``more_time`` with its
+        interval ``low`` to ``high``, fractions of the bare network's; ``explained``: bound →
+        seconds that it adds for the blocks over the seconds in blocks; and ``beaten``: the bounds
+        that the network was faster than, which shows that they do not hold on this machine.
     """
     of_row, of_bare = seconds[row["network"]], seconds[bare["network"]]
     ratios = [a / b for a, b in zip(of_row, of_bare, strict=True)]
     low, high = median_interval(ratios)
-    extra = statistics.median(a - b for a, b in zip(of_row, of_bare, strict=True))
-    found = {
+    bounds = ("compute", "memory", "cached")
+    median = statistics.median(of_row)
+    return {
         **row,
-        "median": statistics.median(of_row),
+        "median": median,
         "more_multiply_adds": row["multiply_adds"] / bare["multiply_adds"] - 1,
         "more_bytes": row["bytes"] / bare["bytes"] - 1,
         "more_time": statistics.median(ratios) - 1,
         "low": low - 1,
         "high": high - 1,
-        "extra": extra,
+        "explained": {b: (row[b] - bare[b]) / row["inside"] for b in bounds if row["inside"]},
+        "beaten": [b for b in bounds if median < row[b]],
     }
-    for bound in ("compute", "memory", "cached"):
-        # Where nothing was measured beyond the bare network there is nothing to explain.
-        more = row[bound] - bare[bound]
-        found[f"explained_{bound}"] = more / extra if row is not bare and low > 1 else None
-        found[f"beaten_{bound}"] = min(of_row) < row[bound]
-    return found
 
 
 def run(
@@ -336,21 +334,27 @@ def run(
 
     Returns:
         Records with ``part`` ``"machine"``, ``"network"`` or ``"kind"``.
-    """
-    from gclib.bench.networks import build_row, settle
 
+    Raises:
+        ValueError: no such row, or one of another table.
+    """
+    from gclib.bench.networks import build_row, settle, table_row
+
+    for row in rows:
+        table_row(row)  # before anything takes time
     roof = measure(device, dtype, seconds)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     x = torch.randn(examples, 3, size, size, device=device, dtype=dtype)
     x = x.contiguous(memory_format=layout)
-    networks, counted, bounds = {}, [], {}
+    networks, counted, bounds, clocked = {}, [], {}, {}
     for row in dict.fromkeys(("4a/baseline", *rows)):
-        print(f"counting {row}", file=sys.stderr, flush=True)
+        print(f"{row}, layer by layer", file=sys.stderr, flush=True)
         network = build_row(row).to(device, dtype, memory_format=layout)
         networks[row] = settle(network, x).eval()
         layers = layer_counts(network, x, plain=False)
         bounds[row] = layer_bounds(network, layers, roof)
         near = layer_bounds(network, layers, roof, cached=True)
+        clocked[row] = layer_seconds(network, x, rounds) if device == "cpu" else None
         counted.append(
             {
                 "network": row,
@@ -360,6 +364,7 @@ def run(
                 "compute": multiply_adds(layers) / roof.multiply_adds_per_second,
                 "memory": sum(bound.seconds for bound in bounds[row]),
                 "cached": sum(bound.seconds for bound in near),
+                "inside": _inside(network, clocked[row]),
             }
         )
     synchronise = torch.cuda.synchronize if device == "cuda" else lambda: None
@@ -371,9 +376,16 @@ def run(
     for row in counted:
         records.append({"part": "network", **explain(counted[0], row, measured), **about})
     for row in dict.fromkeys((counted[0]["network"], rows[-1])):
-        own = layer_seconds(networks[row], x, rounds) if device == "cpu" else None
-        records += [{"part": "kind", "network": row, **k} for k in by_kind(bounds[row], own)]
+        kinds = by_kind(bounds[row], clocked[row])
+        records += [{"part": "kind", "network": row, **kind} for kind in kinds]
     return records
+
+
+def _inside(network: nn.Module, seconds: Mapping[str, float] | None) -> float | None:
+    """Seconds in inserted blocks."""
+    if seconds is None:
+        return None
+    return sum(seconds[name] for name, kind in layer_kinds(network).items() if kind == "block")
 
 
 def _infer(network: nn.Module, x: Tensor) -> Tensor:

@@ -32,12 +32,7 @@ def test_the_figure_is_drawn_from_the_files(tmp_path):
 
 def test_every_run_names_command_versions_and_machine():
     runs = report.read(DOCS)
-    assert {name.split("-")[0] for name in runs} == {
-        "blocks",
-        "networks",
-        "course",
-        "grading",
-    }
+    assert {name.split("-")[0] for name in runs} >= {"blocks", "networks", "course", "grading"}
     for run in runs.values():
         assert run["command"].startswith("gclib bench")
         assert run["allocator"] in ("tuned", "default")
@@ -267,7 +262,7 @@ def test_networks_take_turns(monkeypatch):
     assert {r["mode"] for r in records} == {"inference", "training"}
     assert all(r["ratio"] == 1 for r in records if r["network"] == "no block")
     assert any(r["network"] == "gc · gclib" for r in records)
-    with_blocks = networks.resnet50((GCBlock, True))
+    with_blocks = networks.resnet50(GCBlock)
     added = sum(p.numel() for p in with_blocks.parameters()) - 25_557_032
     assert added == 2_521_741  # the paper's 2.52 M, for r = 16 in c3 to c5
 
