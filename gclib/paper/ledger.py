@@ -14,12 +14,17 @@ undecided                           not computed yet, or the interval leaves it 
 not reproduced                      computed, and different
 needs GPUs                          a full training
 ==================================  ========================================================
+
+A number that was derived counts as recalled: a sum of rounded numbers leaves the last digit open.
+
+The ledger imports no network. What it says of them comes from ``counts.json``, which
+:mod:`gclib.models.counts` writes; ``gclib ledger --recount`` counts again.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -51,6 +56,14 @@ VERDICTS = (
     "needs GPUs",
 )
 _TRAINED = ("ap", "top", "cosine", "jsd")  # columns that only a full training gives
+_OTHERS = ("mmdetection", "fvcore")  # conventions, beside the paper's
+# Claims that repeat a cell, and claims about what GC in all residual blocks adds.
+_OF_CELLS = {
+    "4.3/flops_before": ("4a/baseline", "gflops"),
+    "4.3/flops_after": ("4a/gc_all", "gflops"),
+    "4.3/params_before": ("4a/baseline", "params_m"),
+}
+_SHARES = {"4.3/params_share": "parameters", "intro/flops": "multiply_adds"}
 LATER = "not computed yet: needs the network, which a later chapter builds"
 
 
@@ -87,15 +100,18 @@ class Entry:
     command: str | None
 
 
-def ledger(runs: Path | None = None) -> list[Entry]:
+def ledger(runs: Path | None = None, counts: Mapping[str, Any] | None = None) -> list[Entry]:
     """All entries.
 
     Args:
         runs: folder of the logs; default: the shipped ones.
+        counts: of the networks, from :func:`gclib.models.counts.recount`; default: those of
+            :func:`read_counts`.
     """
+    counts = read_counts() if counts is None else counts
     return [
-        *map(_cell, CELLS),
-        *map(_claim, CLAIMS),
+        *(_cell(cell, counts) for cell in CELLS),
+        *(_claim(claim, counts) for claim in CLAIMS),
         *(_distance(claim, runs) for claim in DISTANCE_CLAIMS),
         *(_comparison(comparison, runs) for comparison in COMPARISONS),
     ]
@@ -105,6 +121,12 @@ def runs_folder(dataset: str = "scenes") -> Path:
     """The shipped logs of ``"scenes"`` (the lab) or ``"cifar10"``: in the repository."""
     root = repository()
     return (root / "data" if root else Path(str(files("gclib"))) / "data") / dataset / "runs"
+
+
+def read_counts() -> dict[str, Any]:
+    """The shipped counts of networks; empty in a copy of the course that has none."""
+    path = files("gclib.paper") / "counts.json"
+    return json.loads(path.read_text("utf-8")) if path.is_file() else {}
 
 
 def _logs(runs: Path | None, row: str) -> dict[int, dict[str, Any]]:
@@ -119,8 +141,17 @@ def _command(seeds: Sequence[int], *rows: str) -> str:
     return f"gclib train {dataset} --row {' '.join(rows)} --seeds {seeds}"
 
 
-def _cell(cell: Cell) -> Entry:
-    trained = cell.column.startswith(_TRAINED)
+def _cell(cell: Cell, counts: Mapping[str, Any]) -> Entry:
+    found = _network(cell, counts)
+    value, verdict, method = None, "undecided", LATER
+    if cell.column.startswith(_TRAINED):
+        method, verdict = "a full training", "needs GPUs"
+    elif found:
+        exact, method = found
+        value = _as_printed(exact, cell.printed, cell.digits)
+        verdict = _compare(value, cell.printed, cell.mark)
+        if cell.id in counts["notes"]:
+            method += f"; {counts['notes'][cell.id]}"
     return Entry(
         cell.id,
         cell.table,
@@ -128,44 +159,83 @@ def _cell(cell: Cell) -> Entry:
         cell.column,
         cell.printed,
         cell.mark,
-        value=None,
+        value=value,
         interval=None,
         seeds=None,
-        method="a full training" if trained else LATER,
-        verdict="needs GPUs" if trained else "undecided",
-        command=None,
+        method=method,
+        verdict=verdict,
+        command=f"gclib ledger --table {cell.table} --recount" if found else None,
     )
 
 
-def _counted(claim: Claim) -> tuple[float, str] | None:
-    """Our number for a claim about blocks alone, rounded as printed, and how it was found."""
+def _network(cell: Cell, counts: Mapping[str, Any]) -> tuple[float, str] | None:
+    """Our number for a network, in millions of parameters or 10⁹ multiply-adds, and its method."""
+    row = counts.get("rows", {}).get(cell.row)
+    if row is None:
+        return None
+    network = counts["networks"][cell.table]
+    if cell.column == "params_m":
+        return row["parameters"] / 1e6, f"{network}: {row['parameters']:,} parameters"
+    if cell.column == "gflops":
+        others = " and ".join(f"{row[name] / 1e9:.3f} by {name}'s" for name in _OTHERS)
+        return row["paper"] / 1e9, f"{network}: {row['paper']:,} multiply-adds; {others} convention"
+    return None
+
+
+def _as_printed(exact: float, printed: float, digits: int) -> float:
+    """Rounded as the printed number is; where they differ, with one digit more."""
+    value = round(exact, digits)
+    return value if value == printed else round(exact, digits + 1)
+
+
+def _compare(value: float, printed: float, mark: str) -> str:
+    """The verdict on a number that was computed."""
+    if value != printed:
+        return "not reproduced"
+    return "reproduced" if mark == "read" else "computed; printed value unconfirmed"
+
+
+def _counted(claim: Claim, counts: Mapping[str, Any]) -> tuple[float, str, str] | None:
+    """Our number for a claim, how it was found, and the command."""
     if claim.id == "4.3/transform":
         wide = LinearTransform(1024).value.weight.numel()
         bottleneck = BottleneckTransform(1024, ratio=16)
         narrow = bottleneck.reduce.weight.numel() + bottleneck.expand.weight.numel()
-        return narrow / wide, "weights of two transforms of 1024 channels"
+        return narrow / wide, "weights of two transforms of 1024 channels", "gclib ledger"
     if claim.id == "4.3/params_added":
         blocks = {512: 4, 1024: 6, 2048: 3}  # channels → residual blocks of c3, c4, c5
         total = sum(
             count * sum(p.numel() for p in GCBlock(channels).parameters())
             for channels, count in blocks.items()
         )
-        return round(total / 1e6, 2), "parameters of the 13 blocks, biases and LayerNorm included"
+        method = "parameters of the 13 blocks, biases and LayerNorm included"
+        return total / 1e6, method, "gclib ledger"
+    command = f"gclib ledger --table {claim.place} --recount"
+    if counts and claim.id in _OF_CELLS:
+        found = _network(printed(*_OF_CELLS[claim.id]), counts)
+        return (*found, command) if found else None
+    if counts and claim.id in _SHARES:
+        method = "GC in all residual blocks over ResNet-50, from unrounded numbers"
+        return counts["shares"][_SHARES[claim.id]], method, command
     return None
 
 
-def _claim(claim: Claim) -> Entry:
+def _claim(claim: Claim, counts: Mapping[str, Any]) -> Entry:
     try:
-        counted = _counted(claim)
+        counted = _counted(claim, counts)
     except NotReleased:  # a class's copy, without the block
         counted = None
     needs_training = claim.unit in ("AP", "points")
-    method, verdict, value = LATER, "undecided", None
+    method, verdict, value, command = LATER, "undecided", None, None
     if needs_training:
         method, verdict = "a full training", "needs GPUs"
     if counted:
-        value, method = counted
-        verdict = "reproduced" if value == claim.printed else "not reproduced"
+        exact, method, command = counted
+        digits = len(str(claim.printed).partition(".")[2])
+        value = _as_printed(exact, claim.printed, digits)
+        verdict = _compare(value, claim.printed, "read")
+        if note := counts.get("notes", {}).get(claim.id):
+            method += f"; {note}"
     return Entry(
         claim.id,
         f"section {claim.place}",
@@ -178,7 +248,7 @@ def _claim(claim: Claim) -> Entry:
         None,
         method,
         verdict,
-        "gclib ledger" if counted else None,
+        command,
     )
 
 
@@ -307,6 +377,7 @@ def as_markdown(entries: list[Entry]) -> str:
         "trained networks; `gclib ledger --table 1 --json` also says what they were before "
         "training.",
         "",
+        *_about_counts(),
         "![Measured in small: differences with intervals and verdicts](figures/ledger.svg)",
         "",
         "| verdict | entries |",
@@ -320,8 +391,23 @@ def as_markdown(entries: list[Entry]) -> str:
             "| what | column | printed | mark | ours | verdict |",
             "|---|---|---|---|---|---|",
         ]
-        lines += [_line(entry) for entry in entries if entry.table == table]
+        here = [entry for entry in entries if entry.table == table]
+        lines += [_line(entry) for entry in here]
+        computed = [entry for entry in here if entry.value is not None and not entry.interval]
+        different = [entry for entry in computed if entry.verdict == "not reproduced"]
+        if different:
+            lines += ["", "Computed, and different:", ""]
+            lines += [f"- {entry.row}, {entry.column}: {entry.method}." for entry in different]
     return "\n".join(lines) + "\n"
+
+
+def _about_counts() -> list[str]:
+    convention = read_counts().get("convention")
+    if convention is None:
+        return []
+    text = "Parameters and multiply-adds of networks are counted from the operations that run. "
+    text += f"{convention} `gclib ledger --layers 4a/gc_all` shows a network layer by layer."
+    return [text, ""]
 
 
 def _line(entry: Entry) -> str:

@@ -6,7 +6,7 @@ import pytest
 
 from gclib.cli import main
 from gclib.paper.claims import CLAIMS, COMPARISONS, MARGIN
-from gclib.paper.ledger import VERDICTS, find_entry, judge, ledger
+from gclib.paper.ledger import LATER, VERDICTS, find_entry, judge, ledger, read_counts
 from gclib.training.runs import log_path, write_json
 from gclib.training.scenes import LAB_ROWS
 
@@ -37,6 +37,87 @@ def test_what_blocks_alone_can_show_is_reproduced():
     assert find_entry("4.3/transform").value == 0.125
     with pytest.raises(KeyError, match="no entry 'x'"):
         find_entry("x")
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "verdict"),
+    [
+        ("4a/baseline:params_m", 25.56, "reproduced"),
+        ("4a/nl_1:params_m", 27.66, "computed; printed value unconfirmed"),
+        ("4a/snl_1:params_m", 26.61, "computed; printed value unconfirmed"),
+        ("4a/gc_1:params_m", 25.69, "computed; printed value unconfirmed"),
+        # Derived: a sum of rounded numbers leaves the last digit open.
+        ("4a/gc_all:params_m", 28.08, "computed; printed value unconfirmed"),
+        ("4a/baseline:gflops", 3.86, "reproduced"),
+        ("4a/gc_all:gflops", 3.87, "reproduced"),
+        ("4a/nl_1:gflops", 4.308, "not reproduced"),
+        ("4b/avg_scale:params_m", 28.064, "not reproduced"),
+        ("4b/avg_scale:gflops", 3.87, "computed; printed value unconfirmed"),
+        ("5/baseline:params_m", 32.45, "computed; printed value unconfirmed"),
+        ("5/nl_5:params_m", 39.81, "computed; printed value unconfirmed"),
+        ("5/snl_5:params_m", 36.13, "computed; printed value unconfirmed"),
+        ("5/gc_5:params_m", 34.3, "computed; printed value unconfirmed"),
+        ("5/gc_all:params_m", 42.455, "not reproduced"),
+        ("5/baseline:gflops", 41.742, "not reproduced"),
+        ("4.3/flops_before", 3.86, "reproduced"),
+        ("4.3/flops_after", 3.87, "reproduced"),
+        ("4.3/params_before", 25.56, "reproduced"),
+        ("4.3/params_share", 9.867, "not reproduced"),
+        ("intro/flops", 0.306, "not reproduced"),
+        ("intro/coco_flops", None, "undecided"),
+        ("2a/gc_all:params_m", None, "undecided"),
+    ],
+)
+def test_networks_are_counted(entry, value, verdict):
+    found = find_entry(entry)
+    assert (found.value, found.verdict) == (value, verdict)
+    if value is None:
+        assert found.method == LATER
+        assert found.command is None
+        return
+    place = found.table.removeprefix("section ")
+    assert found.command == f"gclib ledger --table {place} --recount"
+    if verdict == "not reproduced":
+        assert read_counts()["notes"][entry] in found.method
+
+
+def test_other_counts_give_other_verdicts():
+    counts = read_counts()
+    counts["rows"]["4a/baseline"]["paper"] = 4_089_184_256  # stride in the 3×3
+    found = find_entry("4a/baseline:gflops", ledger(counts=counts))
+    assert (found.value, found.verdict) == (4.089, "not reproduced")
+    assert find_entry("4.3/flops_before", ledger(counts=counts)).value == 4.089
+    assert find_entry("4a/baseline:gflops").value == 3.86
+
+
+def test_without_the_counts_cells_are_undecided():
+    entries = ledger(counts={})
+    assert len(entries) == len(ledger())
+    for entry in ("4a/baseline:params_m", "5/nl_5:gflops", "4.3/params_share", "intro/flops"):
+        found = find_entry(entry, entries)
+        assert (found.value, found.verdict, found.method) == (None, "undecided", LATER)
+    assert find_entry("4.3/params_added", entries).value == 2.52
+
+
+def test_counting_again_and_layer_by_layer(capsys):
+    assert main(["ledger", "--table", "4.3", "--recount", "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert main(["ledger", "--table", "4.3", "--json"]) == 0
+    assert again == json.loads(capsys.readouterr().out)
+    assert main(["ledger", "--layers", "4a/gc_all"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1].split()[:3] == ["total", "28,078,773", "3,869,896,704"]
+    assert any(line.startswith("layer4.2.block.transform.expand") for line in lines)
+    assert main(["ledger", "--layers", "4a/baseline", "--convention", "fvcore"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].split()[2] == "3,879,247,872"
+    for arguments, message in (
+        (["--layers", "2a/gc_1"], "2a/gc_1: expected a row of tables 4 and 5"),
+        (["--layers", "4a/gc_1", "--convention", "x"], "convention='x': expected one of 'paper'"),
+        (["--layers", "4a/gc_1", "--table", "4a"], "--table: not with --layers"),
+        (["--convention", "fvcore"], "--convention: only with --layers"),
+    ):
+        assert main(["ledger", *arguments]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_every_comparison_has_lab_rows_and_two_printed_cells():
