@@ -114,7 +114,7 @@ CONVENTIONS: Mapping[str, Convention] = MappingProxyType(
             "number that a context block reads to pool it and each that its fusion writes "
             "(average pooling, addition or multiplication of a context vector). Norms, "
             "activations, softmax, max pooling, biases and shortcuts are free. The paper states no "
-            "convention: by this one all printed cells of table 4 come out but one, +1 NL.",
+            "convention: by this one all FLOPs of table 4 come out but one, +1 NL.",
             _PRODUCTS
             | {
                 "deformable convolution": 1,

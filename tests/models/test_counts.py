@@ -96,10 +96,13 @@ def test_by_hand_for_one_stage():
         assert multiply_adds(chosen) == expected
 
 
-def test_on_real_numbers():
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_on_real_numbers(device):
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("torch finds no GPU here")
     model = build_resnet("resnet18")
     insert_row(model, "4a/gc_all")
-    found = layer_counts(model, torch.randn(1, 3, 64, 64))
+    found = layer_counts(model.to(device), torch.randn(1, 3, 64, 64, device=device))
     with torch.device("meta"):
         model = build_resnet("resnet18")
         insert_row(model, "4a/gc_all")
