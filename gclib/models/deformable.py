@@ -25,6 +25,8 @@ class DeformableConv2d(nn.Conv2d):
 
     Raises:
         ValueError: another padding than zeros.
+        FloatingPointError: an offset is not a number, on a CPU, where the operator would end the
+            process.
     """
 
     def __init__(self, *args, **options) -> None:
@@ -52,9 +54,15 @@ class DeformableConv2d(nn.Conv2d):
         """Convolve ``x`` at the offsets that it gives."""
         from torchvision.ops import deform_conv2d
 
+        offset = self.conv_offset(x)
+        if type(offset) is Tensor and offset.device.type == "cpu" and offset.isnan().any():
+            raise FloatingPointError(
+                "offsets of a deformable convolution are not numbers: the training has diverged "
+                "(lower the learning rate), or the input is NaN"
+            )
         return deform_conv2d(
             x,
-            self.conv_offset(x),
+            offset,
             self.weight,
             self.bias,
             stride=self.stride,

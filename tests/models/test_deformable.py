@@ -50,6 +50,18 @@ def test_offsets_learn():
     assert all(p.grad.abs().sum() > 0 for p in layer.parameters())
 
 
+def test_nan_is_an_error_and_does_not_end_the_process():
+    layer = DeformableConv2d(4, 4, 3, padding=1)
+    with pytest.raises(FloatingPointError, match="has diverged"):
+        layer(torch.full((1, 4, 8, 8), float("nan")))
+    assert (
+        torch.export.export(layer, (torch.randn(1, 4, 8, 8),))
+        .module()(torch.randn(1, 4, 8, 8))
+        .isfinite()
+        .all()
+    )
+
+
 def test_a_network_keeps_its_function_and_its_weights():
     torch.manual_seed(0)
     model = randomise(build_resnet("resnext50_32x4d"))

@@ -53,6 +53,14 @@ def test_with_blank_chapters_nothing_passes(work):
     assert done.returncode == 0
 
 
+def test_processes_count_together(work):
+    pytest.importorskip("xdist", reason="pytest-xdist is not installed: make test-full installs it")
+    write_answers(work, "01", {"c01-e1": references("01")["c01-e1"]})
+    line, done = report(f"--work={work}", "-n", "2")
+    assert line == f"student: 1 passed, 0 failed, {ALL - 1} not attempted"
+    assert done.returncode == 0
+
+
 def test_right_wrong_and_blank_are_told_apart(work):
     answers = references("01")
     wrong = apply(mutants("01")["c01-e2"][0].edits, answers["c01-e2"])
