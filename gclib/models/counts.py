@@ -139,8 +139,9 @@ def _notes() -> dict[str, str]:
     keys = [layer for layer in row_layers("5/gc_all") if layer.kind == "KeyLogits"]
     unbiased = (_parameters(row_layers("5/gc_all")) - len(keys)) / 1e6
     notes["5/gc_all:params_m"] = (
-        f"42.45 is this cut off, not rounded; or rounded without the {len(keys)} biases of the "
-        f"attention keys, which softmax cancels: {unbiased:.6f} M"
+        "42.45 is this cut off, as all five of this column can be; rounded it would be 42.46, and "
+        f"42.45 without the {len(keys)} biases of the attention keys, which softmax cancels "
+        f"({unbiased:.6f} M)"
     )
     notes |= _table_5()
     plain, blocks = row_layers("4a/baseline"), row_layers("4a/gc_all")
