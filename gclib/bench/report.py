@@ -626,20 +626,23 @@ def _one_roofline(records: list[Record]) -> list[str]:
     networks = [r for r in rest if r["part"] == "network"]
     about = networks[0]
     lines = [
-        f"{_peaks(machine)} Inference of {about['examples']} images of {about['size']}², "
-        f"{machine['dtype']}, {about['layout']}. A *bound* is the sum over layers of the longer of "
-        "arithmetic and traffic, each operation reading its inputs and writing its outputs once; "
-        "*cached* takes the second bandwidth. *In blocks* is the time measured inside of them.",
+        f"{_peaks(machine)} {about['examples']} images of {about['size']}², {machine['dtype']}, "
+        f"{about['layout']}; training is forward and backward. A *bound* is the sum over layers "
+        "(in training over operations) of the longer of arithmetic and traffic, each operation reading "
+        "its inputs and writing its outputs once; *cached* takes the second bandwidth. *In blocks* "
+        "is the time measured inside of them, in inference; *explained* is what each bound adds "
+        "over it, and in training over the additional time where its interval excludes zero.",
         "",
     ]
     lines += _table(
         [
-            *("network", "multiply-adds", "bytes", "time", "interval", "ms"),
-            *("arithmetic ms", "bound ms", "bound cached ms", "in blocks ms", "explained by"),
+            *("network", "mode", "multiply-adds", "bytes", "time", "interval", "ms"),
+            *("arithmetic ms", "bound ms", "bound cached ms", "in blocks ms", "explained"),
         ],
         [
             [
                 r["network"],
+                r["mode"],
                 _percent(r["more_multiply_adds"], 2),
                 _percent(r["more_bytes"]),
                 _percent(r["more_time"]),
@@ -651,7 +654,7 @@ def _one_roofline(records: list[Record]) -> list[str]:
             for r in networks
         ],
     )
-    beaten = [f"`{r['network']}`" for r in networks if "memory" in r["beaten"]]
+    beaten = [f"`{r['network']}` in {r['mode']}" for r in networks if "memory" in r["beaten"]]
     if beaten:
         lines += [
             f"Faster than the whole bound: {', '.join(beaten)}. It does not hold on this machine, "
@@ -895,12 +898,14 @@ def _roofline_lines(records: list[Record]) -> list[str]:
             lines.append(_peaks(r))
         elif r["part"] == "network":
             lines.append(
-                f"{r['network']:<14}{_percent(r['more_multiply_adds'], 2):>10} multiply-adds"
+                f"{r['mode']:<10}{r['network']:<14}"
+                f"{_percent(r['more_multiply_adds'], 2):>9} multiply-adds"
                 f"{_percent(r['more_bytes']):>9} bytes{_percent(r['more_time']):>9} time "
                 f"({100 * r['low']:+.1f} to {100 * r['high']:+.1f}), {_ms(r['median'])} ms; "
                 f"arithmetic {_ms(r['compute'])}, bound {_ms(r['memory'])}, cached "
                 f"{_ms(r['cached'])} ms"
-                + (f"; {_ms(r['inside'])} ms in blocks, {_explained(r)}" if r["inside"] else "")
+                + (f"; {_ms(r['inside'])} ms in blocks" if r["inside"] else "")
+                + (f"; explained by {_explained(r)}" if r["explained"] else "")
             )
         else:
             measured = f", measured {_ms(r['measured'])} ms" if r["measured"] is not None else ""
@@ -935,7 +940,7 @@ def _shape(record: Record) -> str:
 
 
 def _ms(seconds: float) -> str:
-    return f"{1000 * seconds:.3g}"
+    return f"{1000 * seconds:.3g}" if seconds < 0.9995 else f"{1000 * seconds:.0f}"
 
 
 def figure(runs: Mapping[str, Mapping[str, Any]], path: Path) -> None:

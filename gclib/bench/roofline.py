@@ -24,8 +24,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
-from gclib.analysis.networks import LayerCount, layer_counts, multiply_adds
+from gclib.analysis.networks import (
+    LayerCount,
+    _bytes,
+    _moves_nothing,
+    _tensors,
+    layer_counts,
+    multiply_adds,
+)
+from gclib.bench.blocks import _forward, _training
 from gclib.bench.measure import OtherLoad, median_interval, time_rounds
 
 MIB = 2**20
@@ -90,7 +100,7 @@ def measure(
     Args:
         device: ``"cpu"`` or ``"cuda"``.
         dtype: of the numbers.
-        seconds: about how long it may take (default 2); memory of up to 1 GiB is used meanwhile.
+        seconds: about how long it may take (default 2); up to 512 MiB of memory are used meanwhile.
 
     Raises:
         ValueError: ``seconds`` is not positive.
@@ -111,15 +121,15 @@ def measure(
 
 
 def _bandwidth(device: str, dtype: torch.dtype, size: int, deadline: float) -> float:
-    """Bytes per second of a copy and of a change in place, whichever is faster.
+    """Bytes per second of a change in place and of a copy, whichever is faster.
 
     A processor reads what a copy is about to overwrite, which is not counted; so the change in
     place often has more.
     """
-    x = torch.ones(size // dtype.itemsize, device=device, dtype=dtype)
-    y = torch.zeros_like(x)  # written, so that its pages exist
-    moved = 2 * x.numel() * x.element_size()
-    return moved / _best((lambda: y.copy_(x), lambda: x.neg_()), device, deadline)
+    x = torch.ones(2, size // dtype.itemsize // 2, device=device, dtype=dtype)
+    moved = x.numel() * x.element_size()
+    calls = {lambda: x.neg_(): 2 * moved, lambda: x[0].copy_(x[1]): moved}
+    return max(bytes / seconds for bytes, seconds in _best(calls, device, deadline))
 
 
 def _products(device: str, dtype: torch.dtype, deadline: float) -> float:
@@ -127,14 +137,17 @@ def _products(device: str, dtype: torch.dtype, deadline: float) -> float:
     n = 1024 if device == "cpu" else 8192
     a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
     out = torch.empty_like(a)
-    return n**3 / _best((lambda: torch.mm(a, b, out=out),), device, deadline)
+    ((products, seconds),) = _best({lambda: torch.mm(a, b, out=out): n**3}, device, deadline)
+    return products / seconds
 
 
-def _best(calls: tuple[Callable[[], object], ...], device: str, deadline: float) -> float:
-    """Least seconds of one call; each is made three times at least."""
+def _best(
+    calls: Mapping[Callable[[], object], int], device: str, deadline: float
+) -> list[tuple[int, float]]:
+    """Work and least seconds of each call; each is made three times at least."""
     repeat = 1 if device == "cpu" else 20  # on a GPU the start of one call takes as long
     synchronise = torch.cuda.synchronize if device == "cuda" else lambda: None
-    best, rounds = float("inf"), 0
+    best, rounds = dict.fromkeys(calls, float("inf")), 0
     while rounds < 3 or time.perf_counter() < deadline:
         for call in calls:
             synchronise()
@@ -142,9 +155,9 @@ def _best(calls: tuple[Callable[[], object], ...], device: str, deadline: float)
             for _ in range(repeat):
                 call()
             synchronise()
-            best = min(best, (time.perf_counter() - start) / repeat)
+            best[call] = min(best[call], (time.perf_counter() - start) / repeat)
         rounds += 1
-    return best
+    return [(work, best[call]) for call, work in calls.items()]
 
 
 def _far() -> int:
@@ -273,6 +286,54 @@ def _clocks(model: nn.Module, own: dict[str, float]) -> Iterator[None]:
         yield
 
 
+def step_work(step: Callable[[], object]) -> list[tuple[int, int]]:
+    """Multiply-adds and bytes of every operation that ``step`` runs, backward ones too.
+
+    Multiply-adds are those of torch's own counter: convolutions and matrix products, and their
+    gradients. Each operation reads its inputs once and writes its outputs once; views and memory
+    that is only allocated are free.
+    """
+    work = _Work()
+    with work:
+        step()
+    return work.operations
+
+
+class _Work(TorchDispatchMode):
+    """Notes the work of each operation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: list[tuple[int, int]] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        output = func(*args, **(kwargs or {}))
+        if not _moves_nothing(func, func._schema.name.split("::")[-1].removesuffix("_")):
+            flops = _FLOPS.get(func._overloadpacket)
+            # torch counts a multiply-add as two.
+            products = flops(*args, **(kwargs or {}), out_val=output) // 2 if flops else 0
+            tensors = [*_tensors([*args, *(kwargs or {}).values()]), *_tensors(output)]
+            self.operations.append((products, sum(map(_bytes, tensors))))
+        return output
+
+
+def _attention_flops(query, key, value, *args, out_val=None, **kwargs) -> int:
+    return sdpa_flop_count(query.shape, key.shape, value.shape)
+
+
+def _attention_backward_flops(grad, query, key, value, *args, out_val=None, **kwargs) -> int:
+    return sdpa_backward_flop_count(grad.shape, query.shape, key.shape, value.shape)
+
+
+# Torch's counter does not know the fused attention of processors.
+_CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_FLOPS = {
+    **flop_registry,
+    _CPU_ATTENTION: _attention_flops,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
+}
+
+
 def explain(
     bare: Mapping[str, Any], row: Mapping[str, Any], seconds: Mapping[str, list[float]]
 ) -> dict[str, Any]:
@@ -288,14 +349,18 @@ def explain(
     Returns:
         The row with its ``median``; ``more_multiply_adds``, ``more_bytes``, ``more_time`` with its
         interval ``low`` to ``high``, fractions of the bare network's; ``explained``: bound →
-        seconds that it adds for the blocks over the seconds in blocks; and ``beaten``: the bounds
-        that the network was faster than, which shows that they do not hold on this machine.
+        seconds that it adds over the seconds in blocks, or, where these were not measured, over
+        the additional time of the network if that is certain; and ``beaten``: the bounds that the
+        network was faster than, which shows that they do not hold on this machine.
     """
     of_row, of_bare = seconds[row["network"]], seconds[bare["network"]]
     ratios = [a / b for a, b in zip(of_row, of_bare, strict=True)]
     low, high = median_interval(ratios)
     bounds = ("compute", "memory", "cached")
     median = statistics.median(of_row)
+    cost = row["inside"]
+    if cost is None and low > 1:
+        cost = statistics.median(a - b for a, b in zip(of_row, of_bare, strict=True))
     return {
         **row,
         "median": median,
@@ -304,8 +369,8 @@ def explain(
         "more_time": statistics.median(ratios) - 1,
         "low": low - 1,
         "high": high - 1,
-        "explained": {b: (row[b] - bare[b]) / row["inside"] for b in bounds if row["inside"]},
-        "beaten": [b for b in bounds if median < row[b]],
+        "explained": {bound: (row[bound] - bare[bound]) / cost for bound in bounds if cost},
+        "beaten": [bound for bound in bounds if median < row[bound]],
     }
 
 
@@ -320,7 +385,7 @@ def run(
     rows: tuple[str, ...] = ROWS,
     seconds: float = 4.0,
 ) -> list[dict[str, Any]]:
-    """The machine, then each row of table 4 in inference: bounds, measured time, kinds of layers.
+    """The machine, then each row of table 4: bounds, measured time, kinds of layers.
 
     Args:
         device: ``"cpu"``, or ``"cuda"``, where the time of single layers is not measured.
@@ -333,64 +398,76 @@ def run(
         seconds: for the measurement of the machine.
 
     Returns:
-        Records with ``part`` ``"machine"``, ``"network"`` or ``"kind"``.
+        Records with ``part`` ``"machine"``, ``"network"`` (in inference and training: forward and
+        backward) or ``"kind"`` (in inference).
 
     Raises:
         ValueError: no such row, or one of another table.
     """
     from gclib.bench.networks import build_row, settle, table_row
 
-    for row in rows:
-        table_row(row)  # before anything takes time
+    rows = tuple(dict.fromkeys(("4a/baseline", *(table_row(row).id for row in rows))))
     roof = measure(device, dtype, seconds)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     x = torch.randn(examples, 3, size, size, device=device, dtype=dtype)
     x = x.contiguous(memory_format=layout)
-    networks, counted, bounds, clocked = {}, [], {}, {}
-    for row in dict.fromkeys(("4a/baseline", *rows)):
+    grad = torch.randn(examples, 1000, device=device, dtype=dtype)
+    networks, works, inside, kinds = {}, {}, {}, {}
+    for row in rows:
         print(f"{row}, layer by layer", file=sys.stderr, flush=True)
         network = build_row(row).to(device, dtype, memory_format=layout)
         networks[row] = settle(network, x).eval()
         layers = layer_counts(network, x, plain=False)
-        bounds[row] = layer_bounds(network, layers, roof)
-        near = layer_bounds(network, layers, roof, cached=True)
-        clocked[row] = layer_seconds(network, x, rounds) if device == "cpu" else None
-        counted.append(
+        works[row, "inference"] = [(multiply_adds([layer]), layer.bytes) for layer in layers]
+        clocked = layer_seconds(network, x, rounds) if device == "cpu" else None
+        inside[row, "inference"] = _inside(network, clocked)
+        kinds[row] = by_kind(layer_bounds(network, layers, roof), clocked)
+        works[row, "training"] = step_work(_training(network.train(), x, grad))
+    synchronise = torch.cuda.synchronize if device == "cuda" else lambda: None
+    about = {"examples": examples, "size": size, "layout": "nhwc" if channels_last else "nchw"}
+    records: list[dict[str, Any]] = [{"part": "machine", **asdict(roof)}]
+    for mode, make in (("inference", _forward), ("training", _training)):
+        calls = {
+            row: make(network.train(mode == "training"), x, grad)
+            for row, network in networks.items()
+        }
+        print(f"{mode}: {len(calls)} networks, {rounds} rounds", file=sys.stderr, flush=True)
+        measured = time_rounds(calls, rounds, synchronise=synchronise, others=OtherLoad())
+        bounds = [
             {
                 "network": row,
-                "parameters": sum(p.numel() for p in network.parameters()),
-                "multiply_adds": multiply_adds(layers),
-                "bytes": sum(layer.bytes for layer in layers),
-                "compute": multiply_adds(layers) / roof.multiply_adds_per_second,
-                "memory": sum(bound.seconds for bound in bounds[row]),
-                "cached": sum(bound.seconds for bound in near),
-                "inside": _inside(network, clocked[row]),
+                "mode": mode,
+                "parameters": sum(p.numel() for p in networks[row].parameters()),
+                **_network_bounds(works[row, mode], roof),
+                "inside": inside.get((row, mode)),
             }
-        )
-    synchronise = torch.cuda.synchronize if device == "cuda" else lambda: None
-    calls = {row: (lambda network=network: _infer(network, x)) for row, network in networks.items()}
-    print(f"{len(calls)} networks, {rounds} rounds", file=sys.stderr, flush=True)
-    measured = time_rounds(calls, rounds, synchronise=synchronise, others=OtherLoad())
-    about = {"examples": examples, "size": size, "layout": "nhwc" if channels_last else "nchw"}
-    records = [{"part": "machine", **asdict(roof)}]
-    for row in counted:
-        records.append({"part": "network", **explain(counted[0], row, measured), **about})
-    for row in dict.fromkeys((counted[0]["network"], rows[-1])):
-        kinds = by_kind(bounds[row], clocked[row])
-        records += [{"part": "kind", "network": row, **kind} for kind in kinds]
+            for row in rows
+        ]
+        for row in bounds:
+            records.append({"part": "network", **explain(bounds[0], row, measured), **about})
+    for row in dict.fromkeys((rows[0], rows[-1])):
+        records += [{"part": "kind", "network": row, **kind} for kind in kinds[row]]
     return records
+
+
+def _network_bounds(work: list[tuple[int, int]], roof: Roofline) -> dict[str, float]:
+    """Sums over operations or layers that run one after the other."""
+    products = sum(products for products, _ in work)
+    return {
+        "multiply_adds": products,
+        "bytes": sum(bytes for _, bytes in work),
+        "compute": products / roof.multiply_adds_per_second,
+        "memory": sum(roof.lower_bound(*one) for one in work),
+        "cached": sum(roof.lower_bound(*one, cached=True) for one in work),
+    }
 
 
 def _inside(network: nn.Module, seconds: Mapping[str, float] | None) -> float | None:
     """Seconds in inserted blocks."""
     if seconds is None:
         return None
-    return sum(seconds[name] for name, kind in layer_kinds(network).items() if kind == "block")
-
-
-def _infer(network: nn.Module, x: Tensor) -> Tensor:
-    with torch.no_grad():
-        return network(x)
+    kinds = layer_kinds(network)
+    return sum(seconds.get(name, 0.0) for name, kind in kinds.items() if kind == "block")
 
 
 def by_kind(
@@ -416,5 +493,5 @@ def by_kind(
         kind["bound"] += bound.seconds
         kind["share"] += bound.share
         if seconds is not None:
-            kind["measured"] += seconds[bound.name]
+            kind["measured"] += seconds.get(bound.name, 0.0)
     return sorted(found.values(), key=lambda kind: -kind["bound"])

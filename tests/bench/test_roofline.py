@@ -110,9 +110,38 @@ def test_measured_seconds_are_summed_by_kind():
     assert by_kind(bounds)[0]["measured"] is None
 
 
+def test_training_takes_three_products_and_counts_what_moves():
+    linear = nn.Linear(6, 4, bias=False)
+    x = torch.randn(5, 6, requires_grad=True)
+    work = roofline.step_work(lambda: linear(x).backward(torch.ones(5, 4)))
+    products = [products for products, _ in work if products]
+    assert products == 3 * [5 * 6 * 4]
+    moved = 4 * (5 * 6 + 4 * 6 + 5 * 4)  # each product reads two of these and writes the third
+    assert [bytes for products, bytes in work if products] == 3 * [moved]
+
+
+def test_fused_attention_of_processors_is_counted():
+    query, key, value = (torch.randn(1, 1, n, 8) for n in (5, 7, 7))
+    attention = torch.nn.functional.scaled_dot_product_attention
+    ((products, moved),) = roofline.step_work(lambda: attention(query, key, value))
+    assert products == 2 * 5 * 7 * 8
+    assert moved >= 4 * (2 * 5 * 8 + 2 * 7 * 8)
+
+
+def test_both_counters_agree_on_a_forward_pass():
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(True), nn.Flatten())
+    network, x = network.eval(), torch.randn(2, 3, 12, 12)
+    layers = layer_counts(network, x)
+    with torch.no_grad():
+        work = roofline.step_work(lambda: network(x))
+    assert sum(products for products, _ in work) == 2 * 100 * 27 * 8
+    assert sum(bytes for _, bytes in work) == pytest.approx(sum(c.bytes for c in layers), rel=0.01)
+
+
 def row(name, *, products, moved, compute, memory, cached, inside=0.0):
     return {
         "network": name,
+        "mode": "inference",
         "parameters": 1,
         "multiply_adds": products,
         "bytes": moved,
@@ -181,7 +210,9 @@ def test_the_page_says_what_fits_and_what_does_not():
     assert "| arithmetic 0.5 %, bound 50 %, cached 12 % |" in page
     assert "Within twice the bound: 3×3 convolution. Slower than twice the bound" in page
     assert "MaxPool2d. Faster than the bound, so a cache held the map: ReLU." in page
-    assert "Faster than the whole bound: `4a/baseline`, `4a/gc_all`" in page
+    assert (
+        "Faster than the whole bound: `4a/baseline` in inference, `4a/gc_all` in inference." in page
+    )
     lines = report.as_lines("roofline", records)
     assert len(lines) == len(records)
     assert "arithmetic 0.5 %, bound 50 %" in lines[2]
@@ -193,8 +224,12 @@ def test_a_run_from_the_machine_to_the_page(tmp_path, monkeypatch):
     monkeypatch.setattr(roofline, "_far", lambda: 16 * MIB)
     records = roofline.run(rows=("4a/gc_1",), examples=2, size=32, rounds=1, seconds=0.05)
     json.dumps(records)
-    assert [r["part"] for r in records[:4]] == ["machine", "network", "network", "kind"]
-    _, bare, with_block = records[:3]
+    assert [r["part"] for r in records[:6]] == ["machine", *4 * ["network"], "kind"]
+    assert [r["mode"] for r in records[1:5]] == [*2 * ["inference"], *2 * ["training"]]
+    _, bare, with_block, bare_step, step = records[:5]
+    assert 2.9 < bare_step["multiply_adds"] / bare["multiply_adds"] <= 3  # two for one backward
+    assert step["more_bytes"] > step["more_multiply_adds"] > 0
+    assert step["inside"] is None
     assert (bare["inside"], bare["explained"]) == (0, {})
     assert with_block["inside"] > 0
     assert set(with_block["explained"]) == {"compute", "memory", "cached"}
