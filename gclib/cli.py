@@ -105,7 +105,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     register(commands)
 
-    command = commands.add_parser("bench", help="measure blocks, networks, the course, grading")
+    command = commands.add_parser("bench", help="measure blocks, networks, the machine, the course")
     command.add_argument("what", choices=["blocks", "networks", "roofline", "course", "grading"])
     command.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="default: cpu")
     command.add_argument("--dtype", nargs="+", choices=["fp32", "bf16"], help="default: both")

@@ -628,10 +628,10 @@ def _one_roofline(records: list[Record]) -> list[str]:
     lines = [
         f"{_peaks(machine)} {about['examples']} images of {about['size']}², {machine['dtype']}, "
         f"{about['layout']}; training is forward and backward. A *bound* is the sum over layers "
-        "(in training over operations) of the longer of arithmetic and traffic, each operation reading "
-        "its inputs and writing its outputs once; *cached* takes the second bandwidth. *In blocks* "
-        "is the time measured inside of them, in inference; *explained* is what each bound adds "
-        "over it, and in training over the additional time where its interval excludes zero.",
+        "(in training over operations) of the longer of arithmetic and traffic, each operation "
+        "reading its inputs and writing its outputs once; *cached* takes the second bandwidth. *In "
+        "blocks* is the time measured inside of them, in inference; *explained* is what each bound "
+        "adds over it, and in training over the additional time where its interval excludes zero.",
         "",
     ]
     lines += _table(
@@ -654,6 +654,9 @@ def _one_roofline(records: list[Record]) -> list[str]:
             for r in networks
         ],
     )
+    for r in networks:
+        if r["inside"]:
+            lines += [_gap(r), ""]
     beaten = [f"`{r['network']}` in {r['mode']}" for r in networks if "memory" in r["beaten"]]
     if beaten:
         lines += [
@@ -695,6 +698,29 @@ def _peaks(machine: Record) -> str:
         f"than {machine['multiply_adds_per_second'] / machine['bytes_per_second']:.2g} "
         "multiply-adds for a byte is limited by memory."
     )
+
+
+def _gap(record: Record) -> str:
+    """Time against multiply-adds, in words."""
+    found = record["explained"]
+    rest = 1 - found["memory"]
+    return (
+        f"`{record['network']}`: {_percent(record['more_multiply_adds'], 2)} multiply-adds, "
+        f"{_percent(record['more_bytes'])} bytes, {_percent(record['inside'] / _bare(record))} "
+        f"time in its blocks; their arithmetic at the machine's peak would be "
+        f"{_percent(found['compute'] * record['inside'] / _bare(record), 2)}, with the bytes "
+        f"{_percent(found['memory'] * record['inside'] / _bare(record))}. "
+        + (
+            f"{100 * rest:.0f} % of the time in blocks is explained by neither."
+            if rest > 0
+            else "Less time than the bound: a cache held the maps."
+        )
+    )
+
+
+def _bare(record: Record) -> float:
+    """Seconds of the bare network in the rounds of a row."""
+    return record["median"] / (1 + record["more_time"])
 
 
 def _explained(record: Record) -> str:
