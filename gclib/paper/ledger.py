@@ -432,6 +432,6 @@ def as_text(entries: list[Entry]) -> Iterator[str]:
             ours += f" [{entry.interval[0]:g}, {entry.interval[1]:g}]"
         shown = "-" if entry.printed is None else f"{entry.printed:g}"
         yield (
-            f"{entry.table:<12} {entry.row[:58]:<58} {entry.column:<16} {shown:>7} "
+            f"{entry.table:<12} {entry.row:<58} {entry.column:<16} {shown:>7} "
             f"{entry.mark:<9} {ours:<24} {entry.verdict}"
         )
