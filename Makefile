@@ -2,6 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Test files run in so many processes, of one thread each: with more threads than cores, they would
+# wait for one another most of the time.
+PROCESSES ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/ -n $(PROCESSES) --dist loadfile
 
 .PHONY: install lab test test-full lint chapters bench
 
@@ -13,11 +17,11 @@ lab: install
 
 test:
 	@$(PYTHON) -m gclib.install test
-	$(BIN)/python -m pytest tests/
+	$(PYTEST)
 
 test-full:
 	@$(PYTHON) -m gclib.install full
-	$(BIN)/python -m pytest tests/ --full
+	$(PYTEST) --full
 
 lint:
 	@$(PYTHON) -m gclib.install test

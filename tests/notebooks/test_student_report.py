@@ -54,7 +54,7 @@ def test_with_blank_chapters_nothing_passes(work):
 
 
 def test_processes_count_together(work):
-    pytest.importorskip("xdist", reason="pytest-xdist is not installed: make test-full installs it")
+    pytest.importorskip("xdist", reason="pytest-xdist is not installed: make test installs it")
     write_answers(work, "01", {"c01-e1": references("01")["c01-e1"]})
     line, done = report(f"--work={work}", "-n", "2")
     assert line == f"student: 1 passed, 0 failed, {ALL - 1} not attempted"
