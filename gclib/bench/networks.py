@@ -15,6 +15,7 @@ from gclib.analysis.networks import layer_counts, multiply_adds
 from gclib.bench.blocks import _forward, _peak, _training
 from gclib.bench.measure import OtherLoad, graphed, median_interval, time_rounds
 from gclib.bench.peers import OURS, PEERS, Peer, randomise, row_peers, same_function
+from gclib.bench.roofline import step_work
 from gclib.blocks.registry import ROWS, STAGES, Row, find_row
 from gclib.models import insert_blocks, insert_row, inserted_blocks
 
@@ -205,16 +206,16 @@ def run(
         for name, build in found.builds.items():
             network = resnet50(build, stride_in=found.stride_in, **found.place)
             networks[f"{found.name} · {name}"] = network
+    grad = torch.randn(examples, 1000, device=device, dtype=dtype)
     counts = {}
     for name, network in networks.items():
-        settle(network.to(device, dtype, memory_format=layout), x)
-        layers = layer_counts(network, x, plain=False)
+        settle(network.to(device, dtype, memory_format=layout), x).eval()
+        step = _forward(network, x, grad)
         counts[name] = {
             "parameters": sum(p.numel() for p in network.parameters()),
-            "multiply_adds": multiply_adds(layers) // examples,
-            "bytes": sum(layer.bytes for layer in layers),
+            "multiply_adds": multiply_adds(layer_counts(network, x)) // examples,
+            "bytes": sum(bytes for _, bytes in step_work(step)),
         }
-    grad = torch.randn(examples, 1000, device=device, dtype=dtype)
     synchronise = torch.cuda.synchronize if device == "cuda" else lambda: None
     pool = torch.cuda.graph_pool_handle() if graph else None
     records: list[dict[str, Any]] = []

@@ -627,9 +627,9 @@ def _one_roofline(records: list[Record]) -> list[str]:
     about = networks[0]
     lines = [
         f"{_peaks(machine)} {about['examples']} images of {about['size']}², {machine['dtype']}, "
-        f"{about['layout']}; training is forward and backward. A *bound* is the sum over layers "
-        "(in training over operations) of the longer of arithmetic and traffic, each operation "
-        "reading its inputs and writing its outputs once; *cached* takes the second bandwidth. *In "
+        f"{about['layout']}; training is forward and backward. A *bound* is the sum over "
+        "operations of the longer of arithmetic and traffic, each reading its inputs and writing "
+        "its outputs once; *cached* takes the second bandwidth. *In "
         "blocks* is the time measured inside of them, in inference; *explained* is what each bound "
         "adds over it, and in training over the additional time where its interval excludes zero.",
         "",

@@ -9,7 +9,15 @@ from torch import nn
 
 from gclib.analysis.networks import LayerCount, layer_counts
 from gclib.bench import report, roofline
-from gclib.bench.roofline import MIB, Roofline, by_kind, explain, layer_bounds, layer_seconds
+from gclib.bench.roofline import (
+    MIB,
+    Roofline,
+    by_kind,
+    explain,
+    kind_seconds,
+    layer_bounds,
+    layer_seconds,
+)
 
 ROOF = Roofline(multiply_adds_per_second=100.0, bytes_per_second=10.0, cached_bytes_per_second=40.0)
 
@@ -105,7 +113,10 @@ def test_measured_seconds_are_summed_by_kind():
         [LayerCount(str(i), "ReLU", 0, {}, 10 * (i + 1)) for i in range(2)],
         ROOF,
     )
-    (kind,) = by_kind(bounds, {"0": 0.5, "1": 0.25, "2": 9.0})
+    network = nn.Sequential(nn.ReLU(), nn.ReLU(), nn.Identity())
+    seconds = kind_seconds(network, {"0": 0.5, "1": 0.25, "2": 9.0})
+    assert seconds == {"Sequential": 0, "ReLU": 0.75, "Identity": 9.0}
+    (kind,) = by_kind(bounds, seconds)
     assert (kind["layers"], kind["bytes"], kind["bound"], kind["measured"]) == (2, 30, 3.0, 0.75)
     assert by_kind(bounds)[0]["measured"] is None
 
@@ -136,6 +147,28 @@ def test_both_counters_agree_on_a_forward_pass():
         work = roofline.step_work(lambda: network(x))
     assert sum(products for products, _ in work) == 2 * 100 * 27 * 8
     assert sum(bytes for _, bytes in work) == pytest.approx(sum(c.bytes for c in layers), rel=0.01)
+
+
+def test_a_block_is_clocked_as_one_and_keeps_its_faster_form(monkeypatch):
+    pytest.importorskip("torchvision")
+    from torchvision.models import resnet50
+
+    from gclib.blocks import GCBlock, fast
+    from gclib.models import insert_blocks
+
+    network = resnet50().eval()
+    insert_blocks(network, GCBlock, stages="c5", index=-1)
+    used, faster = [], fast.attention_pooling
+    monkeypatch.setattr(fast, "attention_pooling", lambda *args: used.append(1) or faster(*args))
+    own = layer_seconds(network, torch.randn(1, 3, 32, 32), rounds=1)
+    assert len(used) == 2
+    assert [name for name in own if "block" in name] == ["layer4.2.block"]
+
+
+def test_memory_filled_with_one_number_is_written_alone():
+    x = torch.randn(5, 7)
+    assert roofline.step_work(lambda: x.new_full((2,), 1.0)) == [(0, 8)]
+    assert roofline.step_work(lambda: torch.zeros_like(x)) == [(0, 4 * 35)]
 
 
 def row(name, *, products, moved, compute, memory, cached, inside=0.0):
