@@ -51,6 +51,10 @@ _LOGS = {
         *("majority_gc", "majority_none", "majority_se"),
     ),
     "05": ("2d_no_ratio", "2d_r4", "2d_r4_relu", "2e_r2", "2e_r8", "2e_r16"),
+    "06": (
+        *("resnet_none", "resnet_all", "resnet_after_3x3", "resnet_after_add"),
+        *("resnet_c3", "resnet_c4", "resnet_c5", "resnet_r2", "resnet_r8", "resnet_r16"),
+    ),
 }
 # Other files that they read.
 _FILES = {
