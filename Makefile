@@ -3,9 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # Test files run in so many processes, of one thread each: with more threads than cores, they would
-# wait for one another most of the time.
+# wait for one another most of the time. Tests that start kernels, sandboxes and browsers run alone.
 PROCESSES ?= 2
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/ -n $(PROCESSES) --dist loadfile
+ALONE := tests/browser tests/grading tests/notebooks
+TOGETHER := OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/ $(ALONE:%=--ignore=%) -n $(PROCESSES) --dist loadfile
+PYTEST := $(BIN)/python -m pytest
 
 .PHONY: install lab test test-full lint chapters bench
 
@@ -17,11 +19,13 @@ lab: install
 
 test:
 	@$(PYTHON) -m gclib.install test
-	$(PYTEST)
+	$(TOGETHER)
+	$(PYTEST) $(ALONE)
 
 test-full:
 	@$(PYTHON) -m gclib.install full
-	$(PYTEST) --full
+	$(TOGETHER) --full
+	$(PYTEST) $(ALONE) --full
 
 lint:
 	@$(PYTHON) -m gclib.install test
@@ -37,5 +41,7 @@ bench:
 	@$(PYTHON) -m gclib.install full
 	$(BIN)/gclib bench blocks --save docs
 	$(BIN)/gclib bench networks --save docs
+	$(BIN)/gclib bench networks --table 4 --save docs
+	$(BIN)/gclib bench roofline --save docs
 	$(BIN)/gclib bench course --save docs
 	$(BIN)/gclib bench grading --save docs

@@ -38,6 +38,7 @@ CHAPTERS = (
     Chapter("03", "simplification", "Simplification"),
     Chapter("04", "three_steps", "Three steps"),
     Chapter("05", "global_context", "The global context block"),
+    Chapter("06", "gcnet", "GCNet"),
 )
 
 

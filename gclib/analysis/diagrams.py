@@ -102,3 +102,59 @@ def _arrow(axis: Axes, x: float, top: float, bottom: float) -> None:
     axis.add_patch(
         FancyArrowPatch((x, top), (x, bottom), arrowstyle="-|>", mutation_scale=10, color="#444444")
     )
+
+
+POSITIONS_ALT = (
+    "A chain of boxes from left to right: the input x, a 1×1 convolution with norm and ReLU, a 3×3 "
+    "convolution with norm and ReLU, a 1×1 convolution with norm, a plus sign, a last ReLU. An arc "
+    "leads from x to the plus sign: the shortcut. Three marks below: after_3x3 between the 3×3 and "
+    "the second 1×1, after_1x1 before the plus sign, after_add between the plus sign and the ReLU."
+)
+_CHAIN = (
+    ("1×1 conv\nnorm, ReLU", 1.0),
+    ("3×3 conv\nnorm, ReLU", 2.3),
+    ("1×1 conv\nnorm", 3.9),
+    ("+", 5.35),
+    ("ReLU", 6.6),
+)
+_MARKS = {
+    "after_3x3": (3.1, "C/4 channels"),
+    "after_1x1": (4.72, "C channels"),
+    "after_add": (5.95, "C channels"),
+}
+
+
+def positions() -> Figure:
+    """Draw the three places for a block in a bottleneck (section 4.3, table 2b)."""
+    from matplotlib.figure import Figure
+    from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+
+    figure = Figure(figsize=(9.5, 2.6), layout="constrained")
+    axis = figure.subplots()
+    axis.set_xlim(-0.35, 7.5)
+    axis.set_ylim(-1.25, 1.35)
+    axis.axis("off")
+    line = {"arrowstyle": "-|>", "mutation_scale": 10, "color": "#444444"}
+    axis.add_patch(FancyArrowPatch((0.1, 0), (7.4, 0), zorder=0, **line))
+    shortcut = {**line, "connectionstyle": "arc3,rad=-0.22"}
+    axis.add_patch(FancyArrowPatch((0.2, 0.05), (5.35, 0.27), **shortcut))
+    axis.text(2.7, 1.12, "shortcut", ha="center", size=9)
+    axis.text(-0.05, 0, "x", ha="center", va="center", size=13, weight="bold")
+    for text, x in _CHAIN:
+        wide = 0.24 if text == "+" else 0.48
+        axis.add_patch(
+            FancyBboxPatch(
+                (x - wide, -0.26),
+                2 * wide,
+                0.52,
+                boxstyle="round,pad=0.0,rounding_size=0.08",
+                facecolor="#cdebdf" if text == "+" else "white",
+                edgecolor="#444444",
+            )
+        )
+        axis.text(x, 0, text, ha="center", va="center", size=9)
+    for name, (x, channels) in _MARKS.items():
+        axis.add_patch(FancyArrowPatch((x, -0.72), (x, -0.04), **{**line, "color": "#D55E00"}))
+        axis.text(x, -0.86, name, ha="center", va="center", size=10, weight="bold")
+        axis.text(x, -1.12, channels, ha="center", va="center", size=9)
+    return figure

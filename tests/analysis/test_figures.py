@@ -136,6 +136,14 @@ def test_the_paper_in_one_picture(shown):
         assert block in diagrams.ALT
 
 
+def test_the_three_places_for_a_block(shown):
+    figures.show(diagrams.positions(), diagrams.POSITIONS_ALT)
+    height, width = image_size(shown[0])
+    assert width > 2 * height > 200
+    for position in ("after_3x3", "after_1x1", "after_add"):
+        assert position in diagrams.POSITIONS_ALT
+
+
 def test_a_map_of_ones_is_bright_and_a_constant_one_is_neither():
     assert figures._limits(torch.ones(2, 3)) == (0.0, 1.0)
     assert figures._limits(torch.zeros(2, 3)) == (0.0, 1.0)

@@ -8,7 +8,7 @@ from importlib import import_module
 
 import pytest
 import torch
-from mutants.answers import PREAMBLE, apply, mutants, references, run, variants
+from mutants.answers import PREAMBLE, apply, given, mutants, references, run, variants
 
 from gclib.chapters import CHAPTERS, find_chapter, repository
 from gclib.checks.exercise import exercises_of
@@ -133,6 +133,7 @@ def sandboxes(tmp_path_factory):
 def verdicts(sandbox, chapter, answers):
     """Outcomes of all checks of a chapter on answers in the sandbox."""
     cells = [("preamble", False, PREAMBLE)]
+    cells += [(name, False, source) for name, source in given(chapter).items()]
     cells += [(name, True, source) for name, source in answers.items()]
     found = {}
     with sandbox.student(cells, "a student") as student:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import linecache
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
 from gclib.chapters import CHAPTERS
-from gclib.checks.cells import read_cells, source_of
+from gclib.checks.cells import parse_cell, read_cells, source_of
 from gclib.grading.notebooks import BEGIN_SOLUTION, END_SOLUTION, grade_metadata
 
 ROOT = Path(__file__).parents[2]
@@ -47,6 +49,20 @@ def references(chapter: str) -> dict[str, str]:
     return answers
 
 
+@cache
+def given(chapter: str) -> dict[str, str]:
+    """Functions and classes of the cells without a grade, which answers may use."""
+    (found,) = [c for c in CHAPTERS if c.number == chapter]
+    texts = {}
+    for number, cell in enumerate(read_cells(ROOT / "solutions" / found.notebook), start=1):
+        if cell["cell_type"] == "code" and not grade_metadata(cell):
+            kept = (ast.FunctionDef, ast.ClassDef)
+            body = [node for node in parse_cell(source_of(cell)).body if isinstance(node, kept)]
+            if body:
+                texts[f"given in cell {number}"] = ast.unparse(ast.Module(body, []))
+    return texts
+
+
 def apply(edits: dict[str, str], source: str) -> str:
     """The reference with a mutant's edits; each must have something to replace."""
     if "" in edits:
@@ -63,9 +79,10 @@ def define(chapter: str, exercise: str = "", source: str = "") -> dict:
 
 
 def run(answers: dict[str, str]) -> dict:
-    """Run the answers of one student in one namespace; the namespace."""
+    """Run the given code and the answers of one student in one namespace; the namespace."""
     namespace: dict = {}
-    for name, text in {"preamble": PREAMBLE, **answers}.items():
+    chapter = next(iter(answers))[1:3]
+    for name, text in {"preamble": PREAMBLE, **given(chapter), **answers}.items():
         filename = f"<{name}>"
         linecache.cache[filename] = (len(text), None, text.splitlines(True), filename)
         exec(compile(text, filename, "exec"), namespace)
