@@ -593,11 +593,11 @@ def e2(impl: Handle, report: Report) -> None:
 _IDENTITY_GC = {  # names and shapes of the parameters of a TinyGC
     "key.weight": (1, 6, 1, 1),
     "key.bias": (1,),
-    "reduce.weight": (2, 6),
-    "reduce.bias": (2,),
-    "norm.weight": (2,),
-    "norm.bias": (2,),
-    "expand.weight": (6, 2),
+    "reduce.weight": (4, 6),
+    "reduce.bias": (4,),
+    "norm.weight": (4,),
+    "norm.bias": (4,),
+    "expand.weight": (6, 4),
     "expand.bias": (6,),
 }
 _IDENTITY_BLOCKS = ("gc1", "gc2")
@@ -686,8 +686,10 @@ def identity_others(report: Report, weights: Mapping[str, Tensor]) -> None:
                 cause = "LayerNorm at zero blocks the gradient: only the last layer starts at zero"
         elif name == "fc.weight" or name == "fc.bias":
             cause = "fc is the last layer of the network, not of a block: it keeps its numbers"
-        elif not value.any() and part in ("key", "reduce"):
-            cause = "all layers of a block at zero would never learn: only the last one is zero"
+        elif not value.any() and part == "key":
+            cause = "the key is not the last layer: it keeps its numbers"
+        elif not value.any() and part == "reduce":
+            cause = "both maps of a block at zero would never learn: only the last one is zero"
         got = "zeros" if not value.any() else f"{name} with other numbers"
         report.fail(what, expected=f"{name}: {expected}", got=got, cause=cause)
     report.ok(what)
@@ -894,7 +896,10 @@ def check_stage(
             cause = "the function ends without a return statement"
         elif isinstance(got, (tuple, list)) and any(type(n) is float for n in got):
             shown = "a float"
-            cause = "the numbers are counted, as ints: divide with // in place of /"
+            cause = (
+                "the numbers are counted, as ints: divide with // in place of /, and put int() "
+                "around a number of NumPy"
+            )
         report.fail(what, expected="a pair of ints", got=shown, cause=cause)
     if tuple(got) == expected[::-1]:
         cause = "the two numbers are exchanged: parameters first"
@@ -992,7 +997,10 @@ def check_layer(
         if got is None:
             cause = "the function ends without a return statement"
         elif type(got) is float:
-            cause = "the number is counted, as an int: sizes multiply, nothing is divided"
+            cause = (
+                "the number is counted, as an int: sizes multiply, nothing is divided; put int() "
+                "around a number of NumPy"
+            )
         report.fail(what, expected=f"{right:,}", got=_stage_kind(got), cause=cause)
     known = _layer_mistakes(weight, output)
     cause = next((c for c, wrong in known.items() if wrong == got != right), "")

