@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import torch
 from torch import Tensor, nn
 
 from gclib.blocks._arguments import check_choice
@@ -55,7 +56,8 @@ class DeformableConv2d(nn.Conv2d):
         from torchvision.ops import deform_conv2d
 
         offset = self.conv_offset(x)
-        if type(offset) is Tensor and offset.device.type == "cpu" and offset.isnan().any():
+        looked_at = type(offset) is Tensor and not torch.compiler.is_compiling()
+        if looked_at and offset.device.type == "cpu" and offset.isnan().any():
             raise FloatingPointError(
                 "offsets of a deformable convolution are not numbers: the training has diverged "
                 "(lower the learning rate), or the input is NaN"

@@ -11,6 +11,7 @@ A network keeps its layers, their names and their weights; a residual block gets
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -132,16 +133,36 @@ def assert_identity(model: nn.Module, *inputs: Tensor) -> None:
 
     def look(name: str) -> Callable[..., None]:
         def hook(block: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            if not torch.equal(output, args[0]):
-                changed[name] = (output - args[0]).abs().max().item()
+            before = given.pop(name)  # a block may write into its input
+            if not torch.equal(output, before):
+                changed[name] = (output - before).abs().max().item()
 
         return hook
 
+    def keep(name: str) -> Callable[..., None]:
+        def hook(block: nn.Module, args: tuple[Tensor, ...]) -> None:
+            given[name] = args[0].clone()
+            called.add(name)
+
+        return hook
+
+    given: dict[str, Tensor] = {}
+    called: set[str] = set()
     with contextlib.ExitStack() as stack, torch.no_grad():
+        # Compiled code runs without hooks.
+        stack.enter_context(torch.compiler.set_stance("force_eager"))
         for name, residual in holders.items():
-            handle = residual.block.register_forward_hook(look(name))
-            stack.callback(handle.remove)
+            for handle in (
+                residual.block.register_forward_pre_hook(keep(name)),
+                residual.block.register_forward_hook(look(name)),
+            ):
+                stack.callback(handle.remove)
         model(*inputs)
+    if silent := [name for name in holders if name not in called]:
+        raise AssertionError(
+            f"{silent[0]}.block did not run: the network does not call it (is its forward replaced "
+            "or compiled?)"
+        )
     if changed:
         name, most = next(iter(changed.items()))
         raise AssertionError(
@@ -251,5 +272,23 @@ def _make(
     made = block(channels, **options)
     if not isinstance(made, nn.Module):
         raise TypeError(f"block({channels}) returned a {type(made).__name__}: expected a module")
+    _check_shape(made, channels, ndim)
     weight = convolution.weight
     return made.to(weight.device, weight.dtype).train(residual.training)
+
+
+def _check_shape(block: nn.Module, channels: int, ndim: int) -> None:
+    """Run a copy of the block on a small map without numbers."""
+    shape = (2, channels, *(4, 6, 8)[:ndim])
+    copied = copy.deepcopy(block).to("meta")
+    with torch.no_grad():
+        result = copied(torch.empty(shape, device="meta", dtype=_dtype_of(block)))
+    if not isinstance(result, Tensor) or result.shape != shape:
+        got = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
+        raise ValueError(
+            f"block({channels}) maps {shape} to {got}: a block keeps the shape of its input"
+        )
+
+
+def _dtype_of(block: nn.Module) -> torch.dtype:
+    return next((p.dtype for p in block.parameters()), torch.get_default_dtype())

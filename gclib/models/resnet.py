@@ -79,6 +79,8 @@ def build_resnet(
     """
     check_choice("name", name, NAMES)
     check_choice("stride_in", stride_in, STRIDES)
+    if "pretrained" in options:
+        raise TypeError('pretrained= is of old torchvision: give weights="DEFAULT"')
     placed = {"stages": stages, "position": position, "index": index}
     if isinstance(block, str) and placed != {
         "stages": STAGES,
@@ -114,6 +116,8 @@ def set_stride(model: nn.Module, stride_in: str) -> None:
         stride = max(bottleneck.conv1.stride, bottleneck.conv2.stride)
         first, second = ((1, 1), stride) if stride_in == "3x3" else (stride, (1, 1))
         bottleneck.conv1.stride, bottleneck.conv2.stride = first, second
+        if hasattr(bottleneck.conv2, "conv_offset"):
+            bottleneck.conv2.conv_offset.stride = second
     model.stride_in = stride_in
 
 

@@ -9,7 +9,8 @@ keys of a residual block                           from
 ``layer3.4.block.``                                gclib
 ``layer3.4.se.``                                   timm (``block_args={"attn_layer": "gca"}``)
 ``layer3.4.context_block.``, ``.nonlocal_block.``  mmdetection, the official repository
-``layer3.4.non_local_block.``, ``conv1.conv.``     mmaction2
+``conv1.conv.``, ``downsample.bn.``                mmaction2; its non-local block stands behind
+                                                   the last ReLU, and is refused
 =================================================  ==============================================
 """
 
@@ -114,8 +115,9 @@ def convert_weights(model: nn.Module, state_dict: Mapping[str, Tensor]) -> dict[
             continue
         name = _ours(name)
         if name not in target:
-            if prefix or not _is_ours(name, target):
-                continue  # another part of a larger model
+            # Another part of a larger model; or a counter that frozen norms do not have.
+            if not _is_ours(name, target) or name.endswith("num_batches_tracked"):
+                continue
             problems.append(f"{key} has no place in {type(model).__name__}")
         elif value.shape == target[name].shape:
             found[name] = value
@@ -123,6 +125,12 @@ def convert_weights(model: nn.Module, state_dict: Mapping[str, Tensor]) -> dict[
             shapes = f"{tuple(value.shape)} does not fit {tuple(target[name].shape)}"
             problems.append(f"{key}: {shapes}")
     for slot, residual in slots.items():
+        if ".non_local_block" in slot:
+            problems.append(
+                f"{prefix}{slot}*: mmaction2's non-local block stands behind the last ReLU, where "
+                "no block stands here; load the network without it"
+            )
+            continue
         if residual not in blocks:
             problems.append(f"{prefix}{slot}*: there is no block in {residual}; insert it first")
             continue

@@ -7,7 +7,13 @@ import torchvision
 from networks import randomise
 
 from gclib import GCBlock
-from gclib.models import DeformableConv2d, build_resnet, insert_blocks, make_deformable
+from gclib.models import (
+    DeformableConv2d,
+    build_resnet,
+    insert_blocks,
+    make_deformable,
+    set_stride,
+)
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
@@ -84,6 +90,13 @@ def test_a_block_behind_a_deformable_convolution():
     with torch.device("meta"):
         model = build_resnet("resnet50", GCBlock, position="after_3x3", deformable="c5")
     assert model.layer4[0].block.context_modelling.in_channels == 512
+
+
+def test_a_stride_that_moves_takes_the_offsets_along():
+    model = build_resnet("resnet50", deformable="c5").eval()
+    set_stride(model, "1x1")
+    with torch.no_grad():
+        assert model(IMAGES).isfinite().all()
 
 
 def test_what_cannot_be_deformable():

@@ -194,6 +194,33 @@ def test_scaling_is_no_identity():
         assert_identity(small(), IMAGES)
 
 
+def test_what_is_no_proof_of_the_identity_is_no_proof():
+    model = small()
+    insert_blocks(model, GCBlock)
+    wake(model)
+    with pytest.raises(AssertionError, match="7 of 7 blocks change"):
+        assert_identity(torch.compile(model, backend="eager"), IMAGES)
+    model = small()
+    insert_blocks(model, lambda channels: nn.ReLU(inplace=True))
+    with pytest.raises(AssertionError, match="blocks change their input"):
+        assert_identity(model, IMAGES)
+    model = small()
+    insert_blocks(model, GCBlock)
+    model.layer3[1].forward = nn.Identity().forward
+    with pytest.raises(AssertionError, match=r"layer3\.1\.block did not run"):
+        assert_identity(model, IMAGES)
+
+
+@pytest.mark.parametrize(
+    "block", [lambda c: nn.Conv2d(c, c // 2, 1), lambda c: nn.AdaptiveAvgPool2d(1)]
+)
+def test_a_block_that_changes_the_shape_is_refused(block):
+    model = small()
+    with pytest.raises(ValueError, match="a block keeps the shape of its input"):
+        insert_blocks(model, block)
+    assert not inserted_blocks(model)
+
+
 def test_without_blocks_is_the_network_before():
     model = small()
     before = model(IMAGES)

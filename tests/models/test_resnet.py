@@ -189,6 +189,11 @@ def test_a_row_says_where_its_blocks_stand():
         build_resnet("resnext50_32d4", GCBlock)
 
 
+def test_the_old_keyword_does_not_go_around_the_stride():
+    with pytest.raises(TypeError, match='give weights="DEFAULT"'):
+        gc_resnet50(pretrained=True, stride_in="1x1")
+
+
 def test_options_of_torchvision_pass_through():
     model = gc_resnet18(num_classes=3, ratio=4, zero_init_residual=True)
     assert model.fc.out_features == 3

@@ -12,7 +12,7 @@ from torch import nn
 
 from gclib import GCBlock, NonLocalBlock
 from gclib.blocks import AddFusion, AttentionPooling, BottleneckTransform, ContextBlock
-from gclib.models import SlowOnly, build_resnet, insert_blocks, load_weights
+from gclib.models import SlowOnly, build_resnet, insert_blocks, load_weights, make_deformable
 
 IMAGES = torch.randn(1, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 CLIPS = torch.randn(
@@ -138,22 +138,38 @@ def test_mmaction2():
     layer = bricks.ConvModule(3, 4, 1, norm_cfg={"type": "BN3d"}, conv_cfg={"type": "Conv3d"})
     built = {f"backbone.conv1.{key}" for key in layer.state_dict()}
     assert built <= set(state_dict)
-    blocks = {}
-    for number in (1, 3):
-        block = (
-            peer("mmcv.cnn.bricks.non_local").NonLocal3d(512, norm_cfg={"type": "BN3d"}).double()
-        )
-        blocks[number] = wake(block.eval())
-        prefix = f"backbone.layer2.{number}.non_local_block."
-        state_dict |= {prefix + key: value for key, value in block.state_dict().items()}
     ours = SlowOnly(num_classes=5)
-    options = {"scale": "sqrt", "norm": "batch"}
-    insert_blocks(ours, partial(NonLocalBlock, **options), ("c3",), index=(1, 3))
     assert load_weights(ours.eval().double(), state_dict) == []
-    for number, block in blocks.items():
-        theirs.layer2[number].bn3 = nn.Sequential(theirs.layer2[number].bn3, block)
     with torch.no_grad():
         torch.testing.assert_close(ours(CLIPS), theirs.eval()(CLIPS), rtol=1e-6, atol=1e-6)
+    # Its non-local blocks stand behind the last ReLU: not a place here, so they are refused.
+    block = peer("mmcv.cnn.bricks.non_local").NonLocal3d(512, norm_cfg={"type": "BN3d"})
+    prefix = "backbone.layer2.1.non_local_block."
+    state_dict |= {prefix + key: value for key, value in block.state_dict().items()}
+    insert_blocks(ours, partial(NonLocalBlock, scale="sqrt", norm="batch"), ("c3",), index=1)
+    with pytest.raises(ValueError, match="stands behind the last ReLU"):
+        load_weights(ours, state_dict)
+
+
+@pytest.mark.parametrize("prefix", ["", "backbone.", "module."])
+def test_weights_of_a_larger_network_are_refused_under_every_prefix(prefix):
+    bottleneck = torchvision.models.resnet.Bottleneck
+    larger = torchvision.models.ResNet(bottleneck, (1, 1, 3, 1), num_classes=5)
+    with pytest.raises(ValueError, match=r"layer3\.2\.conv1\.weight has no place"):
+        load_weights(small(), {prefix + k: v for k, v in larger.state_dict().items()})
+    make_deformable(larger := small())
+    with pytest.raises(ValueError, match=r"conv_offset\.weight has no place"):
+        load_weights(small(), {prefix + k: v for k, v in larger.state_dict().items()})
+
+
+def test_frozen_norms_have_no_counter():
+    frozen = torchvision.models.ResNet(
+        torchvision.models.resnet.Bottleneck,
+        LAYERS,
+        num_classes=5,
+        norm_layer=torchvision.ops.FrozenBatchNorm2d,
+    )
+    assert load_weights(frozen, small().state_dict()) == []
 
 
 def test_wrong_weights_leave_the_network_as_it_was():
