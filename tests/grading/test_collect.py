@@ -803,8 +803,8 @@ def test_a_full_disk(course, tmp_path):
 @pytest.mark.full
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_stopped_at_any_moment(course, tmp_path, number):
-    texts = {f"s{n}_{n}": f'{{"cells": []}}{" " * n}' for n in range(1, 401)}
-    entries = [(f"s{n}_{n}_1_non_local.ipynb", texts[f"s{n}_{n}"]) for n in range(1, 401)]
+    texts = {f"s{n}_{n}": f'{{"cells": []}}{" " * n}' for n in range(1, 1201)}
+    entries = [(f"s{n}_{n}_1_non_local.ipynb", texts[f"s{n}_{n}"]) for n in range(1, 1201)]
     source = write_zip(tmp_path / "s.zip", entries)
     process = gclib("collect", "01", "--course", course.folder, source)
     while process.poll() is None and len(course.students()) < 20:
