@@ -89,8 +89,8 @@ def test_mmdetection_non_local():
 
 
 def timm_block(channels):
-    """What timm's ``gca`` adds: ratio 1/8, rounded to a multiple of 8, and addition."""
-    transform = BottleneckTransform(channels, ratio=8, norm=True)
+    """What timm's ``gca`` adds: ratio 1/8, rounded to a multiple of 8, LayerNorm with 1e-6."""
+    transform = BottleneckTransform(channels, ratio=8, norm=True, norm_eps=1e-6)
     return ContextBlock(AttentionPooling(channels), transform, AddFusion())
 
 
