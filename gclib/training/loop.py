@@ -1,11 +1,14 @@
-"""The training loop of the project.
+"""The training loop of the project: one update, and the short runs of the lab.
 
-It knows a model, batches, a loss and a recipe; nothing of images or blocks. Everything random is
-drawn from the seed, so that the same recipe and seed give the same losses on the same machine.
+:func:`update` is what every training here is made of, in a notebook and on many GPUs
+(:mod:`gclib.training.trainer`). It knows a model, batches and a loss; nothing of images or blocks.
+Everything random is drawn from the seed, so that the same recipe and seed give the same losses on
+the same machine.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -16,6 +19,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from gclib.training.schedule import cosine
+
+LossOf = Callable[[nn.Module, Any], Tensor]
+AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -40,10 +48,7 @@ class Recipe:
 
     def rate(self, step: int) -> float:
         """Learning rate of an update, counted from 0."""
-        if step < self.warmup:
-            return self.lr * (step + 1) / self.warmup
-        progress = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return self.lr * 0.5 * (1 + math.cos(math.pi * progress))
+        return cosine(step, self.steps, self.lr, warmup=self.warmup)
 
 
 def config_hash(config: Any) -> str:
@@ -74,10 +79,79 @@ def batches(
         yield tuple(tensor[chosen] for tensor in tensors)
 
 
+def update(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    parts: Iterable[Any],
+    count: int,
+    loss_of: LossOf,
+    *,
+    clip: float | None = None,
+    precision: str = "fp32",
+    device: str = "cpu",
+    scaler: torch.amp.GradScaler | None = None,
+) -> Tensor:
+    """One update of the weights, from a batch that comes in parts.
+
+    Gradients of the parts are accumulated; processes exchange them once, with the last part.
+
+    Args:
+        model: in training mode; may be wrapped in ``DistributedDataParallel``.
+        optimizer: with the learning rate of this update.
+        parts: the parts of the batch, of equal size.
+        count: how many there are.
+        loss_of: the mean loss of the model over the examples of a part, a scalar.
+        clip: largest norm of the gradient; None for no limit.
+        precision: ``"fp32"``, or autocast to ``"bf16"`` or ``"fp16"``.
+        device: type of the device.
+        scaler: of fp16's losses.
+
+    Returns:
+        The mean loss before the update, a scalar that was not waited for.
+    """
+    optimizer.zero_grad(set_to_none=True)
+    dtype = AUTOCAST[precision]
+    total: Tensor | None = None
+    for number, part in enumerate(parts, start=1):
+        quiet = number < count and hasattr(model, "no_sync")
+        with model.no_sync() if quiet else contextlib.nullcontext():
+            with torch.autocast(device, dtype) if dtype else contextlib.nullcontext():
+                loss = loss_of(model, part)
+            loss = loss if count == 1 else loss / count
+            (scaler.scale(loss) if scaler else loss).backward()
+        total = loss.detach() if total is None else total + loss.detach()
+    if total is None:
+        raise ValueError("the batch has no parts")
+    if clip is not None:
+        if scaler:
+            scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(model.parameters(), clip)
+    if scaler:
+        scaler.step(optimizer)
+        scaler.update()
+    else:
+        optimizer.step()
+    return total
+
+
+def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Give every group of parameters this learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def not_finite(step: str, loss: float, lr: float) -> FloatingPointError:
+    """What to say of a loss that is no number."""
+    return FloatingPointError(
+        f"the loss of update {step} is {loss}: lower the learning rate (lr={lr:g}) or look at the "
+        "data"
+    )
+
+
 def fit(
     model: nn.Module,
     batches: Iterable[tuple[Tensor, ...]],
-    loss_of: Callable[[nn.Module, tuple[Tensor, ...]], Tensor],
+    loss_of: LossOf,
     recipe: Recipe,
     *,
     on_step: Callable[[int, float], None] | None = None,
@@ -105,19 +179,11 @@ def fit(
     model.train()
     losses: list[float] = []
     for step, batch in enumerate(_with_bar(batches, recipe.steps, label)):
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.rate(step)
-        loss = loss_of(model, batch)
+        set_rate(optimizer, recipe.rate(step))
+        loss = update(model, optimizer, [batch], 1, loss_of, clip=recipe.clip)
         losses.append(loss.item())
         if not math.isfinite(losses[-1]):
-            raise FloatingPointError(
-                f"the loss of update {step} is {losses[-1]}: lower the learning rate "
-                f"(lr={recipe.lr:g}) or look at the data"
-            )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
-        optimizer.step()
+            raise not_finite(str(step), losses[-1], recipe.lr)
         if on_step:
             on_step(step, losses[-1])
     model.eval()

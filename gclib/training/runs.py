@@ -50,7 +50,7 @@ def fit_and_log(
         "losses": [round(sum(part) / len(part), 5) for part in _chunks(losses, CHUNK)],
         "seconds": round(seconds, 1),
         "command": command,
-        "commit": _commit(),
+        "commit": commit(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "threads": torch.get_num_threads(),
     }
@@ -155,7 +155,8 @@ def _chunks(values: list[float], size: int) -> Iterator[list[float]]:
         yield values[start : start + size]
 
 
-def _commit() -> str:
+def commit() -> str:
+    """The version of the code, with a + where files were changed."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout.strip() or "unknown"
