@@ -44,7 +44,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gclib.blocks import fast
+from gclib.blocks import ContextBlock, NonLocalBlock, fast
 from gclib.blocks._arguments import check_choice
 
 
@@ -59,6 +59,7 @@ class LayerCount:
         operations: category → number, see above; summed over the calls of the module.
         bytes: read and written by its operations: inputs, weights and outputs, each operation by
             itself, in the dtype that runs, as if every tensor came from memory and went there.
+            What an operation overwrites or only takes the shape of is not read.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Convention:
         )
 
 
+_BLOCKS = (ContextBlock, NonLocalBlock)
 _PRODUCTS = {"convolution": 1, "transposed convolution": 1, "linear": 1}
 # The classes that mmcv's counter has a hook for; it compares types, so subclasses are free.
 _MMCV = {
@@ -169,18 +171,25 @@ def layer_counts(model: nn.Module, *inputs: Tensor, plain: bool = True) -> list[
         model: any network, on any device; its mode is put back afterwards.
         inputs: of its forward pass, for example ``torch.empty(1, 3, 224, 224, device="meta")``
             for a network on the meta device. Counts are those of the whole batch.
-        plain: blocks of the paper use the formulas of the paper (default); False counts the faster
-            forms where a block chooses one.
+        plain: blocks of the paper use the formulas of the paper, and each layer inside of them is
+            counted by itself (default). False counts what a block runs by itself: its faster form
+            where it chooses one on this device and at this size, never on the meta device. It
+            calls none of its layers then, so all operations stand at the block as a whole, and its
+            layers have parameters alone.
 
     Returns:
         A count for each module that runs an operation or owns parameters, in the order of their
         first operation; the others last.
     """
     names = {module: name for name, module in model.named_modules()}
+    # A hook on a layer of a block keeps the block from its faster form.
+    inside = set() if plain else _inside_blocks(model)
     counter = _Counter(model)
     modes = {module: module.training for module in names}
     with contextlib.ExitStack() as stack:
         for module, name in names.items():
+            if module in inside:
+                continue
             enter = module.register_forward_pre_hook(counter.enter(name))
             leave = module.register_forward_hook(counter.leave, always_call=True)
             stack.callback(enter.remove)
@@ -194,6 +203,12 @@ def layer_counts(model: nn.Module, *inputs: Tensor, plain: bool = True) -> list[
         with counter:
             model(*inputs)
     return _layers(names, counter)
+
+
+def _inside_blocks(model: nn.Module) -> set[nn.Module]:
+    """The layers of the paper's blocks, without the blocks themselves."""
+    blocks = [module for module in model.modules() if isinstance(module, _BLOCKS)]
+    return {layer for block in blocks for layer in block.modules() if layer is not block}
 
 
 def _restore(modes: Mapping[nn.Module, bool]) -> None:
@@ -307,11 +322,11 @@ class _Counter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         output = func(*args, **(kwargs or {}))
-        name = func._schema.name.split("::")[-1].removesuffix("_")
-        if _moves_nothing(func, name):
+        name = operation_name(func).removesuffix("_")
+        if moves_nothing(func):
             return output
-        inputs = list(_tensors([*args, *(kwargs or {}).values()]))
-        outputs = list(_tensors(output))
+        inputs = list(tensors_in([args, kwargs]))
+        outputs = list(tensors_in(output))
         if inputs and all(map(self.is_weight, inputs)):
             self._weights.update((_storage(tensor), tensor) for tensor in outputs)
         rule = _RULES.get(name, _other)
@@ -319,7 +334,8 @@ class _Counter(TorchDispatchMode):
         here = self._running[-1]
         self.operations.setdefault(here, Counter()).update(found)
         written = outputs[:1] if rule in (_batch_norm, _norm) else outputs  # without statistics
-        self.bytes[here] += sum(map(_bytes, (*inputs, *written)))
+        read = tensors_read(func, args, kwargs or {})
+        self.bytes[here] += sum(map(tensor_bytes, (*read, *written)))
         return output
 
 
@@ -329,30 +345,66 @@ _FREE = {
 }
 
 
-def _moves_nothing(func, name: str) -> bool:
-    """Whether an operation only makes a view, or memory that is not written yet."""
+# The first argument is overwritten, or gives a shape and a dtype: it is not read.
+_OVERWRITES = {"copy_", "fill_", "zero_", "uniform_", "normal_"}
+
+
+def operation_name(func: torch._ops.OpOverload) -> str:
+    """``"relu_"`` of ``aten::relu_``."""
+    return func._schema.name.split("::")[-1]
+
+
+def moves_nothing(func: torch._ops.OpOverload) -> bool:
+    """Whether an operation only makes a view, or memory that is not written yet.
+
+    Args:
+        func: as a ``TorchDispatchMode`` sees it.
+    """
     results = func._schema.returns
     aliases = [r.alias_info for r in results if r.alias_info is not None]
     views = bool(aliases) and not any(alias.is_write for alias in aliases)
-    return views or name in _FREE
+    return views or operation_name(func).removesuffix("_") in _FREE
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """The tensors of arguments or results, those in lists, tuples and values of dicts too."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, (list, tuple)):
         for item in value:
-            yield from _tensors(item)
+            yield from tensors_in(item)
+    elif isinstance(value, dict):
+        yield from tensors_in(list(value.values()))
+
+
+def tensors_read(
+    func: torch._ops.OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> list[Tensor]:
+    """The arguments whose numbers an operation reads.
+
+    ``zeros_like(x)``, ``x.new_full(...)``, ``x.zero_()`` and ``x.copy_(y)`` do not read ``x``, and
+    nothing reads its ``out=``.
+
+    Args:
+        func: as a ``TorchDispatchMode`` sees it.
+        args: its arguments.
+        kwargs: its arguments with names.
+    """
+    name = operation_name(func)
+    if name.startswith("new_") or name.endswith("_like") or name in _OVERWRITES:
+        args = args[1:]
+    written = {argument.name for argument in func._schema.arguments if argument.is_out}
+    return list(tensors_in([args, {k: v for k, v in kwargs.items() if k not in written}]))
+
+
+def tensor_bytes(tensor: Tensor) -> int:
+    """The bytes of a tensor that lie in memory: an expanded axis is there once."""
+    sizes = zip(tensor.shape, tensor.stride(), strict=True)
+    return prod(size for size, stride in sizes if stride or not size) * tensor.element_size()
 
 
 def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
-
-
-def _bytes(tensor: Tensor) -> int:
-    """What lies in memory: an expanded axis is there once."""
-    sizes = zip(tensor.shape, tensor.stride(), strict=True)
-    return prod(size for size, stride in sizes if stride or not size) * tensor.element_size()
 
 
 # The rules: what an operation counts. Each gets the counter, the arguments and the outputs.

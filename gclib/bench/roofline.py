@@ -29,11 +29,12 @@ from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sd
 
 from gclib.analysis.networks import (
     LayerCount,
-    _bytes,
-    _moves_nothing,
-    _tensors,
     layer_counts,
+    moves_nothing,
     multiply_adds,
+    tensor_bytes,
+    tensors_in,
+    tensors_read,
 )
 from gclib.bench.blocks import _forward, _training
 from gclib.bench.measure import OtherLoad, median_interval, time_rounds
@@ -313,15 +314,12 @@ class _Work(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         output = func(*args, **(kwargs or {}))
-        if not _moves_nothing(func, func._schema.name.split("::")[-1].removesuffix("_")):
+        if not moves_nothing(func):
             flops = _FLOPS.get(func._overloadpacket)
             # torch counts a multiply-add as two.
             products = flops(*args, **(kwargs or {}), out_val=output) // 2 if flops else 0
-            # What is like x, full of one number, does not read x.
-            fills = func._schema.name.startswith("aten::new_") or "_like" in func._schema.name
-            read = [] if fills else [*args, *(kwargs or {}).values()]
-            tensors = [*_tensors(read), *_tensors(output)]
-            self.operations.append((products, sum(map(_bytes, tensors))))
+            moved = [*tensors_read(func, args, kwargs or {}), *tensors_in(output)]
+            self.operations.append((products, sum(map(tensor_bytes, moved))))
         return output
 
 

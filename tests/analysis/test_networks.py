@@ -20,6 +20,7 @@ from gclib.analysis.networks import (
     multiply_adds,
     operations,
 )
+from gclib.bench.roofline import step_work
 from gclib.blocks import (
     AddFusion,
     AveragePooling,
@@ -204,6 +205,57 @@ def test_faster_forms_are_counted_when_asked_for():
     assert operations(plain)["matrix product"] == 2 * 1024 * 1024 * 32
     assert operations(fast)["matrix product"] == 2 * 1024 * 32 * 32
     assert sum(layer.bytes for layer in fast) < sum(layer.bytes for layer in plain) / 2
+
+
+@pytest.mark.parametrize("name", ["gc", "snl", "se", "average and addition", "nl dot product"])
+def test_with_plain_off_a_block_runs_as_it_does_without_a_counter(name):
+    model, x = nn.Sequential(nn.ReLU(), BLOCKS[name](2)).eval(), torch.randn(2, 16, 24, 24)
+    layers = by_name(model, x, plain=False)
+    assert [n for n, layer in layers.items() if layer.operations] == ["0", "1"]
+    assert sum(layer.parameters for layer in layers.values()) == sum(
+        p.numel() for p in model.parameters()
+    )
+    with torch.no_grad():
+        work = step_work(lambda: model(x))
+    # LayerNorm's mean and deviation of each image are in the second figure alone.
+    total = sum(layer.bytes for layer in layers.values())
+    assert 0 <= sum(moved for _, moved in work) - total <= 2 * 2 * 4
+
+
+def test_the_faster_form_of_a_gc_block_is_counted_as_one():
+    block, x = GCBlock(16, ratio=4), torch.randn(2, 16, 24, 24)
+    fast, *parameters = layer_counts(block, x, plain=False)
+    assert (fast.name, fast.kind) == ("", "GCBlock")
+    assert not any(layer.operations or layer.bytes for layer in parameters)
+    # The key is a product of matrices there, and its bias, which softmax cancels, is not added.
+    plain = operations(layer_counts(block, x))
+    assert plain["bias"] - fast.operations.get("bias", 0) == 2 * 24 * 24
+    same = ("linear", "matrix product", "softmax", "broadcast")
+    assert {kind: fast.operations[kind] for kind in same} == {kind: plain[kind] for kind in same}
+
+
+def test_what_is_overwritten_or_gives_a_shape_alone_is_not_read():
+    class Module(nn.Module):
+        def __init__(self, function):
+            super().__init__()
+            self.function = function
+
+        def forward(self, *inputs):
+            self.function(*inputs)
+
+    def moved(function, *inputs):
+        return sum(layer.bytes for layer in layer_counts(Module(function), *inputs))
+
+    x, y = torch.randn(5, 7), torch.randn(5, 7)
+    one = 4 * 35
+    assert moved(lambda x: torch.zeros_like(x), x) == one
+    assert moved(lambda x: torch.full_like(x, 2.0), x) == one
+    assert moved(lambda x: x.new_full((2,), 1.0), x) == 8
+    assert moved(lambda x: x.zero_(), x) == one
+    assert moved(lambda x: x.fill_(3.0), x) == one
+    assert moved(lambda x, y: x.copy_(y), x, y) == 2 * one
+    assert moved(lambda x, y: torch.sin(x, out=y), x, y) == 2 * one
+    assert moved(lambda x: x.relu_(), x) == 2 * one
 
 
 def test_deformable_convolution():
