@@ -17,6 +17,7 @@ figures were made.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import sys
@@ -307,8 +308,9 @@ def read_image(path: str | os.PathLike[str]) -> Tensor:
     if size is not None:
         if size[0] * size[1] > MAX_PIXELS:
             raise BrokenImage(path, _too_large(size))
-        with contextlib.suppress(RuntimeError):  # Pillow finds better words, or reads it
-            return _decode_jpeg(data)
+        image = _decode_jpeg(data)
+        if image is not None:
+            return image
     return _decode_with_pillow(path, data)
 
 
@@ -336,11 +338,26 @@ def _too_large(size: tuple[int, int]) -> str:
     return f"{size[0]}×{size[1]} is more than {MAX_PIXELS:,} pixels"
 
 
-def _decode_jpeg(data: bytearray) -> Tensor:
-    from torchvision.io import ImageReadMode, decode_jpeg
+@functools.cache
+def _jpeg_decoder() -> Callable[[Tensor], Tensor] | None:
+    """Of torchvision: faster than Pillow's; version 0.29 announces that it will be removed."""
+    try:
+        from torchvision.io import ImageReadMode, decode_jpeg
+    except ImportError:
+        return None
+    return functools.partial(decode_jpeg, mode=ImageReadMode.RGB)
 
+
+def _decode_jpeg(data: bytearray) -> Tensor | None:
+    """None where Pillow must say what is wrong, or do it in its stead."""
+    decode = _jpeg_decoder()
+    if decode is None:
+        return None
     with _no_stderr() if get_worker_info() else contextlib.nullcontext():
-        return decode_jpeg(torch.frombuffer(data, dtype=torch.uint8), mode=ImageReadMode.RGB)
+        try:
+            return decode(torch.frombuffer(data, dtype=torch.uint8))
+        except RuntimeError:
+            return None
 
 
 @contextlib.contextmanager
