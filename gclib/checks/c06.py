@@ -156,11 +156,10 @@ def block_parameters(
     if found == expected:
         report.ok(what)
         return
+    _all_learn(report, what, module)
     gains = [name for name in found if name.split(".")[-1] == "g"]
     cause = "a layer too many, or one with other channels than Bottleneck has"
-    if set(module.weights()) - set(found):
-        cause = "requires_grad is off for a layer: it could never learn"
-    elif len(gains) > 1:
+    if len(gains) > 1:
         cause = "more than one block: there is one, at the position asked for"
     elif not gains:
         cause = "there is no block: set self.block = make(...) in __init__"
@@ -177,6 +176,25 @@ def block_parameters(
     missing = [name for name in expected if name not in found]
     got = [f"{name} {shape}" for name, shape in shown.items()] + [f"no {name}" for name in missing]
     report.fail(what, expected=f"block.g ({size},)", got=", ".join(got), cause=cause)
+
+
+def _all_learn(report: Report, what: str, module: ModuleHandle) -> None:
+    """A frozen parameter is not among those that learn; it is not missing either."""
+    learning = module.parameters()
+    frozen = [name for name in module.weights() if name not in learning]
+    if frozen:
+        report.fail(
+            what,
+            expected="every parameter with requires_grad=True",
+            got="requires_grad=False for " + _first_names(frozen),
+            cause="requires_grad is off for a layer: it could never learn",
+        )
+
+
+def _first_names(names: list[str]) -> str:
+    """A long list by its first three."""
+    more = f" and {len(names) - 3} more" if len(names) > 4 else ""
+    return ", ".join(names[:3] if more else names) + more
 
 
 def _block_toy(g: Tensor) -> dict[str, Tensor]:
@@ -399,36 +417,54 @@ def insert_places(
     places: tuple[str, ...],
 ) -> None:
     """The layers of TinyResNet under their names, and blocks at these places alone."""
-    what = insert_case(stages, index)
+    _insert_places(report, network, insert_case(stages, index), stages, index, places)
+
+
+def _insert_places(
+    report: Report,
+    network: ModuleHandle,
+    what: str,
+    stages: tuple[str, ...],
+    index: int | None,
+    places: tuple[str, ...],
+    cause: str = "",
+) -> None:
+    """The same, with a name of the case, and the cause of blocks at other places."""
     found = network.parameters()
     blocks = {f"{place}.block.g": (6,) for place in places}
     if found == _insert_layers() | blocks:
         report.ok(what)
         return
+    _all_learn(report, what, network)
     lost = [name for name in _insert_layers() if name not in found]
     gains = [name for name in found if name.split(".")[-1] == "g"]
     got = [name.removesuffix(".block.g") for name in gains]
-    cause = "a layer too many, or one of another size"
-    if set(network.weights()) - set(found):
-        cause = "requires_grad is off for a layer: it could never learn"
-    elif lost:
+    expected = "blocks at " + (", ".join(places) or "no place")
+    shown = "blocks at " + (", ".join(got) or "no place")
+    if lost:
+        shown = f"no {lost[0]}; {shown}"
         cause = (
             f"{lost[0]} is gone: put the new residual block in the place of the old one "
             "(layers[number] = new); do not wrap, rename or leave out layers"
         )
-    elif any(not name.endswith(".block.g") for name in gains):
+    elif other := [name for name in gains if not name.endswith(".block.g")]:
+        expected, shown = "blocks named c4.1.block and so on", f"a block named {other[0]}"
         cause = "a block has another name: it is self.block of a BottleneckWithBlock"
-    elif any(found[name] != (6,) for name in gains):
-        cause = "a block of another size: after the last 1×1 convolution there are 6 channels"
+    elif other := [name for name in gains if found[name] != (6,)]:
+        expected, shown = f"{other[0]} (6,)", f"{other[0]} {found[other[0]]}"
+        cause = (
+            "a block of another size: after the last 1×1 convolution there are 6 channels; "
+            "position is after_1x1, the default"
+        )
     elif set(got) != set(places):
-        cause = _insert_cause(stages, index, places, got)
-    shown = "blocks at " + (", ".join(got) or "no place")
-    report.fail(
-        what,
-        expected="blocks at " + (", ".join(places) or "no place"),
-        got=f"no {lost[0]}; {shown}" if lost else shown,
-        cause=cause,
-    )
+        cause = cause or _insert_cause(stages, index, places, got)
+    else:
+        right = _insert_layers() | blocks
+        other = [name for name, shape in found.items() if right.get(name) != shape]
+        expected = "the layers of TinyResNet"
+        shown = ", ".join(f"{name} {found[name]}" for name in other[:3])
+        cause = "a layer too many, or one of another size"
+    report.fail(what, expected=expected, got=shown, cause=cause)
 
 
 def _insert_cause(
@@ -465,13 +501,25 @@ def _insert_weights(report: Report, plain: ModuleHandle, network: ModuleHandle) 
     """The layers of both hold the same numbers, and gains are zero."""
     before, after = plain.weights(), network.weights()
     changed = [name for name in before if not torch.equal(before[name], after[name])]
+    cause = (
+        "a new residual block has random weights: copy those of the old one, "
+        "new.load_state_dict(old.state_dict(), strict=False)"
+    )
+    if changed and all(".bn" in name for name in changed):
+        cause = (
+            "only the norms were not copied: a fresh one has scale 1 and shift 0; copy the whole "
+            "residual block, new.load_state_dict(old.state_dict(), strict=False)"
+        )
+    elif changed and not any(".bn" in name for name in changed):
+        cause = "some weights are drawn anew: copy all those of the old residual block"
+        if not any(".conv" in name for name in changed):
+            cause = "stem and fc stay those of TinyResNet(): only residual blocks are exchanged"
     report.true(
         "the layers keep their weights",
         not changed,
         expected="the numbers of TinyResNet()",
         got=f"others in {len(changed)} of {len(before)} weights, first in {(changed or [''])[0]}",
-        cause="a new residual block has random weights: copy those of the old one, "
-        "new.load_state_dict(old.state_dict(), strict=False)",
+        cause=cause,
     )
     report.true(
         "fresh blocks are the identity",
@@ -544,13 +592,16 @@ def _insert_silent(report: Report, network: ModuleHandle) -> None:
 )
 def e2(impl: Handle, report: Report) -> None:
     """Gains in the stages of a TinyResNet; images ``(N, 3, H, W)`` → ``(N, 4)``."""
-    plain, network = build(report, impl, ()), build(report, impl)
+    plain, every = build(report, impl, ()), tuple(INSERT_SIZES)
     with report.group("blocks at the places asked for"):
-        insert_places(report, network, ("c3", "c4", "c5"), None, _INSERT_ALL)
+        insert_places(report, build(report, impl, every, None), every, None, _INSERT_ALL)
         insert_places(report, plain, (), None, ())
         for stages, index, places in _INSERT_CASES:
-            options = {} if index is None else {"index": index}
-            insert_places(report, build(report, impl, stages, **options), stages, index, places)
+            network = build(report, impl, stages, index=index)
+            insert_places(report, network, stages, index, places)
+        cause = 'the defaults were changed: stages=("c3", "c4", "c5") and index=None'
+        network = build(report, impl)
+        _insert_places(report, network, "without arguments", every, None, _INSERT_ALL, cause)
     images, weights = report.randn(3, 3, 4, 5), plain.weights()
     _insert_weights(report, plain, network)
     for mode, training in (("evaluation", False), ("training", True)):
@@ -625,15 +676,14 @@ def identity_network(report: Report, impl: Handle) -> ModuleHandle:
     if found == expected:
         report.ok(what)
         return network
+    _all_learn(report, what, network)
     lost = [name for name in expected if name not in found]
     cause = "a layer too many, or one of another size"
-    if set(network.weights()) - set(found):
-        cause = "requires_grad is off for a layer: zero is its start, and it must learn"
-    elif any(name.startswith(_IDENTITY_BLOCKS) for name in lost):
+    if any(name.startswith(_IDENTITY_BLOCKS) for name in lost):
         cause = "a GC block is gone: it stays, and starts as the identity"
     elif lost:
         cause = "a layer is gone: change numbers, not layers"
-    got = "no " + ", ".join(lost) if lost else ", ".join(set(found) - set(expected)) or "others"
+    got = f"no {_first_names(lost)}" if lost else ", ".join(set(found) - set(expected)) or "others"
     report.fail(what, expected=f"{len(expected)} parameters by name", got=got, cause=cause)
 
 
@@ -801,18 +851,22 @@ _STAGE_CASES = {
 }
 
 
-def _stage_parameter_mistakes(i: int, w: int, b: int, right: int) -> dict[str, int]:
+def _stage_parameter_mistakes(i: int, w: int, b: int, right: int) -> dict[str, tuple[int, ...]]:
     o = 4 * w
     norms = 2 * b * (2 * w + o) + 2 * o
     later = 2 * o * w + 9 * w * w + 2 * (2 * w + o)  # a residual block behind the first
-    return {
+    mistakes = {
         "the norms are missing: a scale and a shift for each channel": right - norms,
         "a norm has two numbers for each channel, a scale and a shift": right - norms // 2,
         "the norm on the shortcut is missing": right - 2 * o,
         "the shortcut of the first residual block is missing": right - i * o - 2 * o,
         "the convolutions have no biases": right + b * (2 * w + o) + o,
         "only the first residual block has a convolution on its shortcut": (
-            right + (b - 1) * (o * o + 2 * o)
+            right + (b - 1) * (o * o + 2 * o),  # from 4·width channels, or always from `inputs`
+            right + (b - 1) * (i * o + 2 * o),
+            right + (b - 1) * o * o,
+            right + (b - 1) * i * o,
+            right + (b - 1) * 2 * o,
         ),
         "from the second residual block on, 4·width channels enter": right - (b - 1) * (o - i) * w,
         "a 3×3 filter has 9 numbers for each input channel": right - 6 * b * w * w,
@@ -825,16 +879,26 @@ def _stage_parameter_mistakes(i: int, w: int, b: int, right: int) -> dict[str, i
             right + (o - i) * w
         ),
     }
+    return _as_tuples(mistakes)
+
+
+def _as_tuples(mistakes: Mapping[str, int | tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    return {
+        cause: wrong if isinstance(wrong, tuple) else (wrong,) for cause, wrong in mistakes.items()
+    }
 
 
 def _stage_multiply_add_mistakes(
     i: int, w: int, b: int, size: int, right: int, stride_in: str
-) -> dict[str, int]:
+) -> dict[str, tuple[int, ...]]:
     o, full, half = 4 * w, size * size, (size // 2) ** 2
     first = i * w * (full - half)  # what the stride in the 3×3 costs
     large = i * w * full if stride_in == "3x3" else 0
     other = "3×3: the first 1×1 runs on half the size" if stride_in == "1x1" else "1×1"
-    return {
+    # Numbers that the norms write: all on the small map, or the first one where its layer runs.
+    small = (b * (2 * w + o) + o) * half
+    normed = (small, small + w * (full - half)) if stride_in == "3x3" else (small,)
+    mistakes = {
         f"this is the stride in the {other}": right + (first if stride_in == "1x1" else -first),
         "only one convolution runs on the size that enters; behind the stride there are "
         "(size / 2)² positions": (right - large) * 4 + large,
@@ -853,7 +917,8 @@ def _stage_multiply_add_mistakes(
             right - (b - 1) * (o - i) * w * half
         ),
         "only the first residual block has a convolution on its shortcut": (
-            right + (b - 1) * o * o * half
+            right + (b - 1) * o * o * half,
+            right + (b - 1) * i * o * half,
         ),
         "only the first residual block has a stride: the others run on (size / 2)² positions": (
             right + (b - 1) * o * w * (full - half)
@@ -868,12 +933,48 @@ def _stage_multiply_add_mistakes(
         "the first 1×1 convolutions are missing": (
             right - i * w * (full if stride_in == "3x3" else half) - (b - 1) * o * w * half
         ),
-        "norms are free in this count": right + (b * (2 * w + o) + o) * half,
+        "norms are free in this count: only their parameters count": tuple(
+            right + times * (numbers - without)
+            for numbers in normed
+            for times in (1, 2)  # one for each number, or one for its scale and one for its shift
+            for without in (0, o * half)  # that on the shortcut counted or not
+        ),
     }
+    return _as_tuples(mistakes)
 
 
 def _stage_kind(value: object) -> str:
     return "nothing" if value is None else f"a {type(value).__name__}"
+
+
+def _stage_mistakes(
+    column: int, sizes: tuple[int, int, int, int], right: int, stride_in: str
+) -> dict[str, tuple[int, ...]]:
+    if column == 0:
+        return _stage_parameter_mistakes(*sizes[:3], right)
+    return _stage_multiply_add_mistakes(*sizes, right, stride_in)
+
+
+def _stage_cause(
+    impl: Handle,
+    column: int,
+    sizes: tuple[int, int, int, int],
+    number: int,
+    right: int,
+    stride_in: str,
+) -> str:
+    """A mistake that explains this number and that of a large stage: small numbers coincide."""
+    known = _stage_mistakes(column, sizes, right, stride_in)
+    causes = [cause for cause, wrong in known.items() if number in wrong]
+    other = next(large for large in list(_STAGE_CASES)[1:] if large != sizes)
+    parameters, *works = _STAGE_CASES[other]
+    right = (parameters, works[stride_in == "3x3"])[column]
+    try:
+        second = impl.call(*other, stride_in=stride_in)[column]
+    except (StudentError, TypeError, IndexError):  # then one number must do
+        return next(iter(causes), "")
+    known = _stage_mistakes(column, other, right, stride_in)
+    return next((cause for cause in causes if second in known[cause]), "")
 
 
 def check_stage(
@@ -888,7 +989,8 @@ def check_stage(
     given = {} if stride_in is None else {"stride_in": stride_in}
     got = impl.call(*sizes, **given)
     where = stride_in or "1x1"
-    what = f"inputs {inputs}, width {width}, {blocks} blocks, size {sizes[3]}, {where}"
+    shown = f"stride_in={stride_in!r}" if stride_in else "stride_in not given"
+    what = f"inputs {inputs}, width {width}, {blocks} blocks, size {sizes[3]}, {shown}"
     if not isinstance(got, (tuple, list)) or len(got) != 2 or any(type(n) is not int for n in got):
         cause = "return parameters, multiply_adds: two ints, in this order"
         shown = _stage_kind(got)
@@ -904,14 +1006,12 @@ def check_stage(
     if tuple(got) == expected[::-1]:
         cause = "the two numbers are exchanged: parameters first"
         report.fail(what, expected=f"{expected[0]:,} parameters", got=f"{got[0]:,}", cause=cause)
-    mistakes = (
-        _stage_parameter_mistakes(inputs, width, blocks, expected[0]),
-        _stage_multiply_add_mistakes(*sizes, expected[1], where),
-    )
-    for unit, number, right, known in zip(
-        ("parameters", "multiply-adds"), got, expected, mistakes, strict=True
-    ):
-        cause = next((c for c, wrong in known.items() if wrong == number != right), "")
+    for column, unit in enumerate(("parameters", "multiply-adds")):
+        number, right, cause = got[column], expected[column], ""
+        if stride_in is None:  # with stride_in="1x1" the number was right
+            cause = 'the default of stride_in was changed: it is "1x1"'
+        elif number != right:
+            cause = _stage_cause(impl, column, sizes, number, right, where)
         report.true(
             f"{what}: {unit}",
             number == right,
@@ -987,11 +1087,30 @@ def _layer_mistakes(weight: tuple[int, ...], output: tuple[int, ...]) -> dict[st
     }
 
 
+def _layer_cause(error: StudentError, weight: tuple) -> str:
+    """Why code stumbles over a shape."""
+    if {"ValueError", "IndexError"} & set(error.kinds):
+        return (
+            f"this shape has {len(weight)} axes, {weight}; a linear layer has 2, convolutions in "
+            "1D, 2D, 3D have 3, 4, 5: multiply over weight[1:] and over output, whatever their "
+            "length"
+        )
+    if "AttributeError" in error.kinds and "'tuple'" in str(error):
+        return "weight and output are shapes, tuples of ints: multiply their sizes, math.prod"
+    return ""
+
+
 def check_layer(
     report: Report, impl: Handle, what: str, weight: tuple, output: tuple, right: int
 ) -> None:
     """The number of one layer."""
-    got = impl.call(weight, output)
+    try:
+        got = impl.call(weight, output)
+    except StudentError as error:
+        cause = _layer_cause(error, weight)
+        if not cause:
+            raise
+        report.fail(what, expected=f"{right:,}", got=str(error), cause=cause)
     if type(got) is not int:
         cause = "return the number, as an int"
         if got is None:

@@ -339,7 +339,12 @@ _INSERT_MUTANTS = [
         {
             _INSERT_LOAD: "            new.conv1, new.conv2, new.conv3 = old.conv1, old.conv2, old.conv3\n"
         },
-        "has random weights",
+        "only the norms were not copied",
+    ),
+    Mutant(
+        "convolutions drawn anew",
+        {_INSERT_LOAD: _INSERT_LOAD + "            nn.init.kaiming_normal_(new.conv2.weight)\n"},
+        "some weights are drawn anew",
     ),
     Mutant(
         "copied the wrong way",
@@ -412,7 +417,7 @@ _INSERT_MUTANTS = [
     Mutant(
         "after the 3x3",
         {_INSERT_NEW: _INSERT_NEW.replace("make=make", '"after_3x3", make=make')},
-        "a block of another size",
+        "got          c3.0.block.g (3,)\n",
     ),
     Mutant(
         "make ignored", {_INSERT_NEW: _INSERT_NEW.replace(", make=make", "")}, "make is ignored"
@@ -430,8 +435,28 @@ _INSERT_MUTANTS = [
     Mutant(
         "frozen layers",
         {"net = TinyResNet()": "net = TinyResNet()\n    net.stem.requires_grad_(False)"},
-        "requires_grad is off",
+        "requires_grad=False for stem.weight\n",
     ),
+    Mutant(
+        "all frozen but the blocks",
+        {
+            "net = TinyResNet()": "net = TinyResNet().requires_grad_(False)",
+            "            layers[number] = new\n": "            layers[number] = new.requires_grad_(False)\n"
+            "            new.block.requires_grad_(True)\n",
+        },
+        "requires_grad=False for stem.weight, c3.0.conv1.weight, c3.0.bn1.weight and 63 more",
+    ),
+    Mutant(
+        "a default of one stage",
+        {'stages=("c3", "c4", "c5"), index': 'stages=("c4",), index'},
+        "the defaults were changed",
+    ),
+    Mutant(
+        "a default of two stages",
+        {'stages=("c3", "c4", "c5"), index': 'stages=("c4", "c5"), index'},
+        "without arguments",
+    ),
+    Mutant("a default index", {"index=None, make": "index=-1, make"}, "the defaults were changed"),
     Mutant("any stage", {_INSERT_STAGE: ""}, "asks for a ValueError"),
     Mutant(
         "unknown stage skipped",
@@ -466,7 +491,7 @@ _INSERT_MUTANTS = [
     Mutant(
         "drawn anew",
         {"net = TinyResNet()": "net = TinyResNet()\n    nn.init.normal_(net.fc.bias)"},
-        "has random weights",
+        "stem and fc stay those of TinyResNet()",
     ),
     Mutant("not returned", {"return net": "net"}, "is an nn.Module"),
     Mutant(
@@ -667,7 +692,7 @@ _IDENTITY_MUTANTS = [
     Mutant(
         "frozen",
         {_IDENTITY_BIAS: _IDENTITY_BIAS + "            module.expand.requires_grad_(False)\n"},
-        "requires_grad is off",
+        "requires_grad=False for gc1.expand.weight, gc1.expand.bias",
     ),
     Mutant(
         "seeded",
@@ -806,6 +831,23 @@ _STAGE_MUTANTS = [
         {"        if number == 0:\n": "        if True:\n"},
         "only the first residual block has a convolution on its shortcut",
     ),
+    Mutant(
+        "a shortcut from inputs everywhere",
+        {
+            _STAGE_RETURN: "parameters += (blocks - 1) * (inputs * outputs + 2 * outputs)\n"
+            "    multiply_adds += (blocks - 1) * inputs * outputs * half\n"
+            "    return parameters, multiply_adds"
+        },
+        "only the first residual block has a convolution on its shortcut",
+    ),
+    Mutant(
+        "the work of a shortcut everywhere",
+        {
+            _STAGE_RETURN: "multiply_adds += (blocks - 1) * inputs * outputs * half\n"
+            "    return parameters, multiply_adds"
+        },
+        "only the first residual block has a convolution on its shortcut",
+    ),
     Mutant("always inputs", {_STAGE_LATER: "channels = inputs"}, "4·width channels enter"),
     Mutant(
         "never inputs",
@@ -857,6 +899,36 @@ _STAGE_MUTANTS = [
         },
         "norms are free",
     ),
+    Mutant(
+        "norms count twice",
+        {
+            _STAGE_RETURN: "multiply_adds += 2 * half * (blocks * 6 * width + outputs)\n"
+            "    return parameters, multiply_adds"
+        },
+        "norms are free",
+    ),
+    Mutant(
+        "every parameter at every position",
+        {
+            _STAGE_RETURN: "large = one * 0 + inputs * width * (size**2 - half)\n"
+            "    return parameters, parameters * half + large * (stride_in == '3x3')"
+        },
+        "norms are free",
+    ),
+    Mutant(
+        "norms of the branch count",
+        {_STAGE_WORK: _STAGE_WORK + "\n        multiply_adds += 6 * width * half"},
+        "norms are free",
+    ),
+    Mutant(
+        "a norm counts on the large map",
+        {
+            _STAGE_WORK: _STAGE_WORK + "\n        multiply_adds += width * entering"
+            " + 5 * width * half",
+            _STAGE_CUT_WORK: _STAGE_CUT_WORK + "            multiply_adds += outputs * half\n",
+        },
+        "norms are free",
+    ),
     Mutant("exchanged", {_STAGE_RETURN: "return multiply_adds, parameters"}, "parameters first"),
     Mutant("one number", {_STAGE_RETURN: "return parameters"}, "two ints"),
     Mutant("float", {"size // 2": "size / 2"}, "divide with //"),
@@ -867,7 +939,7 @@ _STAGE_MUTANTS = [
     Mutant(
         "a default of 3x3",
         {'stride_in="1x1"': 'stride_in="3x3"'},
-        "this is the stride in the 3×3",
+        "the default of stride_in was changed",
     ),
 ]
 _STAGE_VARIANTS = {
@@ -971,6 +1043,26 @@ _LAYER_MUTANTS = [
         "printed", {_LAYER_RETURN: "print(results * filter_size)"}, "without a return statement"
     ),
     Mutant("a tuple", {_LAYER_RETURN: "return results, filter_size"}, "as an int"),
+    Mutant(
+        "four axes",
+        {"    filter_size = 1\n": "    filter_size = 1\n    _, c, height, wide = weight\n"},
+        "this shape has 5 axes",
+    ),
+    Mutant(
+        "a kernel by number",
+        {_LAYER_RETURN: "return results * weight[1] * weight[2] * (weight + (1, 1))[3]"},
+        "the last axis of the kernel",
+    ),
+    Mutant(
+        "two axes of a kernel",
+        {_LAYER_RETURN: "return results * weight[1] * weight[2] * weight[3] * (weight + (1,))[4]"},
+        "this shape has 3 axes, (3, 2, 5)",
+    ),
+    Mutant(
+        "tensors expected",
+        {_LAYER_RETURN: "return weight.numel() * results // weight.shape[0]"},
+        "tuples of ints",
+    ),
     Mutant(
         "groups undone",
         {_LAYER_RETURN: "return results * filter_size * (6 if weight[1] == 1 else 1)"},
