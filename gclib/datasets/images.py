@@ -1,11 +1,11 @@
 """Folders of images: read fast, checked, and with the same random crops however they are read.
 
-==================  ================================================================================
-:class:`ImageFolder`    paths and labels of ``root/<class>/*.jpg``
-:func:`read_image`      a file → bytes ``(3, H, W)``
-:class:`ImageDataset`   a folder and a transform, for ``torch.utils.data.DataLoader``
-:func:`collate`         examples → :class:`Batch`
-==================  ================================================================================
+=====================  =============================================================================
+:class:`ImageFolder`   paths and labels of ``root/<class>/*.jpg``
+:func:`read_image`     a file → bytes ``(3, H, W)``
+:class:`ImageDataset`  a folder and a transform, for ``torch.utils.data.DataLoader``
+:func:`collate`        examples → :class:`Batch`
+=====================  =============================================================================
 
 Images stay bytes (uint8) until they are on the device that trains: that is a quarter of the traffic
 between processes and to the GPU. So normalisation with :data:`MEAN` and :data:`STD` is not here.

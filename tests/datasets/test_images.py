@@ -419,6 +419,13 @@ def test_an_example_depends_on_seed_epoch_and_index(made):
         data[0, 20]
 
 
+def test_a_data_set_goes_to_another_process(made):
+    data = dataset(made)
+    again = pickle.loads(pickle.dumps(data))
+    assert torch.equal(data[3, 5].image, again[3, 5].image)
+    assert again.folder.path(5) == data.folder.path(5)
+
+
 def test_nothing_outside_changes(made):
     import random
 
