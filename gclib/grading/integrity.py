@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from gclib.checks.cells import parse_cell
@@ -80,11 +81,14 @@ def flags(cells: Cells, released: Cells, altered: Iterable[str] = ()) -> list[Fl
         released: the same of the notebook as it was handed out; what stands there is not odd.
         altered: ``grade_id`` of locked cells whose text was changed.
     """
+    released = list(released)
     given = {line.strip() for _, _, source in released for line in source.split("\n")}
     found = [Flag(name, 1, "the check was edited; the original counts", "") for name in altered]
+    cells = list(cells)
+    classes = _given_classes(cells, released)
     for label, _, source in cells:
         lines = source.split("\n")
-        for line, what in sorted(set(itertools.islice(_odd(source), _MOST))):
+        for line, what in sorted(set(itertools.islice(_odd(source, classes), _MOST))):
             text = lines[line - 1].strip() if line <= len(lines) else ""
             if text not in given:
                 found.append(Flag(label, line, what, text[:200]))
@@ -107,7 +111,7 @@ def verdict_flags(verdicts: Iterable[Verdict]) -> list[Flag]:
     ]
 
 
-def _odd(source: str) -> Iterator[tuple[int, str]]:
+def _odd(source: str, classes: set[str]) -> Iterator[tuple[int, str]]:
     """Line and reason."""
     for number, line in enumerate(source.split("\n"), start=1):
         if re.match(r"\s*(?:\w[\w., ]*=\s*)?[!%]{1,2}\s*[A-Za-z(]", line[:1000]):
@@ -121,10 +125,88 @@ def _odd(source: str) -> Iterator[tuple[int, str]]:
     except (ValueError, RecursionError, MemoryError):
         yield 1, "cannot be read by the grader: nested too deep"
         return
+    harmless = set(_harmless_setattr(tree, classes))
+    called = {node.func for node in ast.walk(tree) if isinstance(node, ast.Call)}
     for node in ast.walk(tree):
         line = getattr(node, "lineno", 1)
+        if node in harmless:
+            continue
         for what in _of_node(node):
             yield line, what
+        if isinstance(node, ast.Name) and node.id == "setattr" and node not in called:
+            yield line, f"setattr: {_CALLS['setattr']}"  # under another name
+
+
+def _given_classes(cells: Cells, released: Cells) -> set[str]:
+    """Classes that the notebook defines and that no cell of the student binds or changes."""
+    untouched = {source for _, _, source in released}
+    classes: set[str] = set()
+    theirs: list[str] = []
+    for _, _, source in cells:
+        try:
+            tree = parse_cell(source)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            continue
+        if source in untouched:
+            classes.update(node.name for node in tree.body if isinstance(node, ast.ClassDef))
+        else:
+            theirs += itertools.chain.from_iterable(map(_changed_names, ast.walk(tree)))
+    return classes.difference(theirs) if "*" not in theirs else set()
+
+
+def _harmless_setattr(tree: ast.AST, classes: set[str]) -> Iterator[ast.Call]:
+    """``setattr(net, stage, ...)`` in a function where ``net`` is ``TinyResNet()`` and that alone.
+
+    A network of the notebook's own classes belongs to the answer. Any other object could be torch
+    under another name, so of it nothing is believed.
+    """
+    bound = Counter(itertools.chain.from_iterable(map(_changed_names, ast.walk(tree))))
+    for function in ast.walk(tree):
+        if not isinstance(function, ast.FunctionDef):
+            continue
+        made = Counter(node.targets[0].id for node in function.body if _makes(node, classes))
+        for node in ast.walk(function):
+            if not (isinstance(node, ast.Call) and _dotted(node.func) == "setattr"):
+                continue
+            target, name = (*node.args, None, None)[:2]
+            safe = isinstance(target, ast.Name) and 0 < bound[target.id] == made[target.id]
+            if isinstance(name, ast.Constant):
+                safe = safe and not str(name.value).startswith("__")
+            if safe and not bound["*"]:
+                yield node
+
+
+def _makes(node: ast.AST, classes: set[str]) -> bool:
+    """Whether a statement is ``name = GivenClass(...)``."""
+    return (
+        isinstance(node, ast.Assign)
+        and len(node.targets) == 1
+        and isinstance(node.targets[0], ast.Name)
+        and isinstance(node.value, ast.Call)
+        and isinstance(node.value.func, ast.Name)
+        and node.value.func.id in classes
+    )
+
+
+def _changed_names(node: ast.AST) -> Iterator[str]:
+    """Names that a node binds, deletes, or sets an attribute of; ``"*"`` may be any."""
+    if isinstance(node, (ast.Name, ast.Attribute)) and isinstance(node.ctx, (ast.Store, ast.Del)):
+        if isinstance(node, ast.Name):
+            yield node.id
+        elif isinstance(node.value, ast.Name) and node.value.id[:1].isupper():  # Net.__new__ = ...
+            yield node.value.id
+    elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        yield node.name
+    elif isinstance(node, (ast.Import, ast.ImportFrom)):
+        yield from ((alias.asname or alias.name).split(".")[0] for alias in node.names)
+    elif isinstance(node, ast.arg):
+        yield node.arg
+    elif isinstance(node, (ast.Global, ast.Nonlocal)):
+        yield from node.names
+    elif isinstance(node, (ast.ExceptHandler, ast.MatchAs, ast.MatchStar)) and node.name:
+        yield node.name
+    elif isinstance(node, ast.MatchMapping) and node.rest:
+        yield node.rest
 
 
 def _of_node(node: ast.AST) -> Iterator[str]:

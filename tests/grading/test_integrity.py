@@ -63,6 +63,64 @@ def test_what_was_handed_out_is_not_odd():
     assert flags([("a", False, line)], [("b", False, f"x = 1\n{line}")]) == []
 
 
+NET = "class Net(nn.Module):\n    pass"  # handed out
+STARTS = "def f(stage):\n    net = Net()\n"
+
+
+def of_answer(source):
+    return flags([("given", False, NET), ("c01-e1", True, source)], [("given", False, NET)])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "setattr(net, stage, nn.Sequential())",
+        "for stage in 'ab':\n        setattr(net, stage, 1)",
+        "setattr(net, 'c3', 1)",
+        "def g():\n        setattr(net, stage, 1)",
+    ],
+)
+def test_a_part_of_a_network_of_the_notebook_may_be_set_by_name(line):
+    assert of_answer(f"{STARTS}    {line}\n    return net") == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        STARTS + "    setattr(torch, stage, 1)",
+        STARTS + "    setattr(F, 'softmax', 1)",
+        STARTS + "    setattr(nn.functional, 'softmax', 1)",
+        STARTS + "    setattr(net.x, stage, 1)",
+        STARTS + "    setattr(Net, stage, 1)",
+        STARTS + "    setattr(net, '__class__', 1)",
+        STARTS + "    net = torch\n    setattr(net, stage, 1)",
+        STARTS + "    for net in [torch]:\n        setattr(net, stage, 1)",
+        STARTS + "    with torch as net:\n        setattr(net, stage, 1)",
+        STARTS + "    (net := torch)\n    setattr(net, stage, 1)",
+        STARTS + "    import torch as net\n    setattr(net, stage, 1)",
+        STARTS + "    from gclib.checks import c01 as net\n    setattr(net, 'e1', print)",
+        STARTS + "    return lambda net: setattr(net, stage, 1)",
+        STARTS + "    [setattr(net, 'equal', 1) for net in [torch]]",
+        STARTS + "    match torch:\n        case net:\n            setattr(net, stage, 1)",
+        "import torch as net\n" + STARTS + "    setattr(net, stage, 1)",
+        "def f(net):\n    setattr(net, 'equal', 1)",
+        "def f(a):\n    t = torch\n    setattr(t, 'equal', 1)",
+        "def f(a):\n    if a:\n        net = Net()\n    setattr(net, 'equal', 1)",
+        STARTS + "def g():\n    setattr(net, 'equal', 1)",
+        "Net = lambda: torch\n" + STARTS + "    setattr(net, 'equal', 1)",
+        "class Net:\n    def __new__(cls): return torch\n"
+        + STARTS
+        + "    setattr(net, 'equal', 1)",
+        "Net.__new__ = lambda cls: torch\n" + STARTS + "    setattr(net, 'equal', 1)",
+        "from elsewhere import *\n" + STARTS + "    setattr(net, 'equal', 1)",
+        STARTS + "    s = setattr\n    s(torch, 'equal', 1)",
+    ],
+)
+def test_any_other_object_may_be_torch_under_another_name(source):
+    found = of_answer(source)
+    assert any("setattr" in flag.what for flag in found), found
+
+
 def test_edited_checks_are_flagged():
     (flag,) = flags([], [], ["c01-e1-visible"])
     assert (flag.cell, flag.what) == ("c01-e1-visible", "the check was edited; the original counts")

@@ -576,6 +576,24 @@ def with_blocks(stages=("c3", "c4", "c5"), index=None, make=Gain):
         net.add_module(stage, nn.Sequential(*new))
     return net
 """,
+    "setattr": """def with_blocks(stages=("c3", "c4", "c5"), index=None, make=Gain):
+    net = TinyResNet()
+    for stage in stages:
+        if stage not in ("c3", "c4", "c5"):
+            raise ValueError(f"no stage {stage}")
+        blocks = list(getattr(net, stage))
+        chosen = list(range(len(blocks)))
+        if index is not None:
+            if index < -len(blocks) or index >= len(blocks):
+                raise ValueError(f"no index {index}")
+            chosen = [chosen[index]]
+        for i in chosen:
+            new = BottleneckWithBlock(6, 3, make=make)
+            new.load_state_dict({**new.state_dict(), **blocks[i].state_dict()})
+            blocks[i] = new
+        setattr(net, stage, nn.Sequential(*blocks))
+    return net
+""",
     "state of the whole network": """def with_blocks(stages=("c3", "c4", "c5"), index=None, make=Gain):
     net = TinyResNet()
     state = net.state_dict()
