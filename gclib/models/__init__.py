@@ -21,6 +21,7 @@ _LATER = {
         "without_blocks",
     ),
     "deformable": ("DeformableConv2d", "make_deformable"),
+    "norms": ("FrozenBatchNorm", "convert_norms", "freeze"),
     "resnet": (
         "build_resnet",
         "gc_resnet18",

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,9 @@ def insert_blocks(
 ) -> dict[str, nn.Module]:
     """Insert a block into residual blocks of ``model``, in place (paper section 4.3).
 
+    Insert before the optimizer takes the parameters, and before the network is wrapped by
+    ``DistributedDataParallel`` or compiled: these do not see parameters that come later.
+
     Args:
         model: a ResNet, ResNeXt or Wide ResNet of torchvision, one of its 3D ResNets, or
             :class:`gclib.models.SlowOnly`; also what holds their stages as ``layer1`` to
@@ -59,11 +63,13 @@ def insert_blocks(
     Raises:
         TypeError: ``model`` holds no such stages, or residual blocks of another kind.
         ValueError: no such stage, position or index; a residual block holds a block already; the
-            block changes the shape. The model is unchanged then.
+            block changes the shape.
+
+    The model is unchanged when an error is raised.
     """
     check_choice("position", position, POSITIONS)
     places = _places(model, stages, index)
-    taken = [name for name, residual in places.items() if _is_with_block(residual)]
+    taken = [name for name, residual in places.items() if is_with_block(residual)]
     if taken:
         raise ValueError(
             f"{', '.join(taken)}: there is a block already; remove_blocks(model) takes it out"
@@ -90,24 +96,42 @@ def remove_blocks(model: nn.Module) -> dict[str, nn.Module]:
 
     Returns:
         Name of each residual block → the block that was in it; empty if there was none.
+
+    Raises:
+        TypeError: something exchanged the class of a residual block after the insertion, as
+            parametrizations and FSDP do. The model is unchanged then.
     """
-    found = {}
-    for name, residual in _holders(model).items():
-        found[name] = residual.block
+    holders = _holders(model)
+    _check_classes(holders)
+    found = {name: residual.block for name, residual in holders.items()}
+    for residual in holders.values():
         _take(residual)
     return found
 
 
 @contextlib.contextmanager
 def without_blocks(model: nn.Module) -> Iterator[nn.Module]:
-    """``model`` as if no block had been inserted, as long as the context is open."""
-    places = {n: (r, r.position) for n, r in _holders(model).items()}
+    """``model`` as if no block had been inserted, as long as the context is open.
+
+    Afterwards the same blocks stand where they stood. If the mode, device or dtype of their
+    residual block has changed meanwhile, they follow it.
+
+    Raises:
+        TypeError: as :func:`remove_blocks`.
+        RuntimeError: afterwards, if other blocks were inserted at their places (these are taken out
+            again), or if a place is no longer one for a block; the error's ``blocks`` holds those
+            that did not get back, by name.
+    """
+    places = {n: (r, r.position, _state(r)) for n, r in _holders(model).items()}
     blocks = remove_blocks(model)
     try:
         yield model
-    finally:
-        for name, (residual, position) in places.items():
-            _put(residual, blocks[name], position)
+    except BaseException:
+        _put_back(places, blocks)
+        raise
+    problem = _put_back(places, blocks)
+    if problem is not None:
+        raise problem
 
 
 def inserted_blocks(model: nn.Module) -> dict[str, nn.Module]:
@@ -117,6 +141,9 @@ def inserted_blocks(model: nn.Module) -> dict[str, nn.Module]:
 
 def assert_identity(model: nn.Module, *inputs: Tensor) -> None:
     """Raise unless every inserted block returns what it is given, bit for bit.
+
+    The forward pass runs in the model's mode, without gradients; buffers, such as the running
+    statistics of norms in training mode, are as before when it returns.
 
     Args:
         model: with inserted blocks.
@@ -157,6 +184,10 @@ def assert_identity(model: nn.Module, *inputs: Tensor) -> None:
                 residual.block.register_forward_hook(look(name)),
             ):
                 stack.callback(handle.remove)
+        for module in model.modules():
+            for name, buffer in module._buffers.items():
+                if buffer is not None:
+                    stack.callback(_restore, module, name, buffer, buffer.clone())
         model(*inputs)
     if silent := [name for name in holders if name not in called]:
         raise AssertionError(
@@ -172,14 +203,72 @@ def assert_identity(model: nn.Module, *inputs: Tensor) -> None:
         )
 
 
+def _restore(module: nn.Module, name: str, buffer: Tensor, value: Tensor) -> None:
+    buffer.copy_(value)
+    module._buffers[name] = buffer
+
+
 def _holders(model: nn.Module) -> dict[str, WithBlock]:
-    return {name: m for name, m in model.named_modules() if _is_with_block(m)}
+    return {name: m for name, m in model.named_modules() if is_with_block(m)}
 
 
-def _is_with_block(module: nn.Module) -> bool:
+def is_with_block(module: nn.Module) -> bool:
+    """Whether ``module`` is a residual block that holds a block."""
     from gclib.models.residual import WithBlock
 
     return isinstance(module, WithBlock)
+
+
+def _check_classes(holders: Mapping[str, WithBlock]) -> None:
+    from gclib.models.residual import PLAIN
+
+    for name, residual in holders.items():
+        if type(residual) not in PLAIN:
+            raise TypeError(
+                f"{name} has become a {type(residual).__name__} after the insertion (a "
+                "parametrization or FSDP?): undo that first, then take the blocks out"
+            )
+
+
+def _state(residual: nn.Module) -> tuple[bool, torch.device, torch.dtype]:
+    weight = next(residual.parameters())
+    return residual.training, weight.device, weight.dtype
+
+
+def _put_back(places: Mapping[str, tuple], blocks: dict[str, nn.Module]) -> RuntimeError | None:
+    """Put every block where it stood; an error if something else had got there."""
+    from gclib.models.residual import PLAIN, WITH_BLOCK
+
+    strangers, lost = [], {}
+    for name, (residual, position, before) in places.items():
+        if type(residual) in PLAIN:
+            strangers.append(name)
+            _take(residual)
+        if type(residual) not in WITH_BLOCK:
+            lost[name] = blocks[name]
+            continue
+        for old, now, follow in zip(
+            before, _state(residual), (nn.Module.train, nn.Module.to, nn.Module.to), strict=True
+        ):
+            if old != now:
+                follow(blocks[name], now)
+        _put(residual, blocks[name], position)
+    said = []
+    if strangers:
+        said.append(
+            f"{', '.join(strangers)}: a block was inserted while the network was without its own; "
+            "it was taken out again (insert outside of without_blocks)"
+        )
+    if lost:
+        said.append(
+            f"{', '.join(lost)}: the class was exchanged while the network was without its blocks, "
+            "which did not get back (they are in this error's .blocks)"
+        )
+    if not said:
+        return None
+    error = RuntimeError("; ".join(said))
+    error.blocks = lost
+    return error
 
 
 def _put(residual: nn.Module, block: nn.Module, position: str) -> None:
@@ -197,17 +286,25 @@ def _take(residual: WithBlock) -> None:
     residual.__class__ = PLAIN[type(residual)]
 
 
+def stage_names(stages: Iterable[str], *, none_is_fine: bool = False) -> tuple[str, ...]:
+    """``stages`` as a tuple; TypeError or ValueError unless they are some of ``c2`` to ``c5``."""
+    if not isinstance(stages, Iterable):
+        raise TypeError(f"stages={stages!r}: expected some of {', '.join(LAYERS)}")
+    stages = (stages,) if isinstance(stages, str) else tuple(stages)
+    if not stages and not none_is_fine:
+        raise ValueError(f"stages is empty: expected some of {', '.join(LAYERS)}")
+    for stage in stages:
+        check_choice("stages", stage, LAYERS)
+    return stages
+
+
 def _places(
     model: nn.Module, stages: Iterable[str], index: Indices | Mapping[str, Indices] | None
 ) -> dict[str, nn.Module]:
     """Name → residual block, for every one that is asked for."""
     from gclib.models.residual import PLAIN, WITH_BLOCK
 
-    stages = (stages,) if isinstance(stages, str) else tuple(stages)
-    if not stages:
-        raise ValueError(f"stages is empty: expected some of {', '.join(LAYERS)}")
-    for stage in stages:
-        check_choice("stages", stage, LAYERS)
+    stages = stage_names(stages)
     if isinstance(index, Mapping):
         if stray := [stage for stage in index if stage not in stages]:
             raise ValueError(f"index names {stray[0]!r}, stages={stages} does not")
@@ -245,13 +342,23 @@ def _no_stage(model: nn.Module, layer: str) -> str:
 def _indices(wanted: Indices | None, size: int, stage: str) -> list[int]:
     if wanted is None:
         return list(range(size))
-    numbers = [wanted] if isinstance(wanted, int) else list(wanted)
+    listed = isinstance(wanted, Iterable) and getattr(wanted, "ndim", 1) > 0
+    numbers = [_integer(number, stage) for number in (wanted if listed else [wanted])]
+    if not numbers:
+        raise ValueError(f"index of {stage} is empty: leave {stage} out of stages, or give None")
     for number in numbers:
-        if isinstance(number, bool) or not isinstance(number, int):
-            raise TypeError(f"index {number!r} of {stage}: expected an integer")
         if not -size <= number < size:
             raise ValueError(f"index {number} of {stage}: it has {size} residual blocks")
     return sorted({number % size for number in numbers})
+
+
+def _integer(number: object, stage: str) -> int:
+    try:
+        if isinstance(number, bool):
+            raise TypeError
+        return operator.index(number)  # takes numpy's integers too
+    except TypeError:
+        raise TypeError(f"index {number!r} of {stage}: expected an integer") from None
 
 
 def _make(

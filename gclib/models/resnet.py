@@ -15,13 +15,16 @@ from typing import Any
 from torch import nn
 from torchvision.models import get_model_builder, get_model_weights
 from torchvision.models._api import WeightsEnum
-from torchvision.models.resnet import Bottleneck, ResNet
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+from torchvision.models.video.resnet import BasicBlock as VideoBasicBlock
+from torchvision.models.video.resnet import Bottleneck as VideoBottleneck
 
 from gclib.blocks._arguments import check_choice
 from gclib.blocks.global_context import GCBlock
-from gclib.blocks.registry import STAGES
+from gclib.blocks.registry import STAGES, find_row
 from gclib.models.deformable import make_deformable
-from gclib.models.insertion import Indices, insert_blocks, insert_row
+from gclib.models.insertion import Indices, insert_blocks, insert_row, stage_names
+from gclib.models.slow_only import SlowBottleneck
 from gclib.models.weights import load_weights, read_weights
 
 _OWN: dict[str, Callable[..., ResNet]] = {
@@ -81,14 +84,15 @@ def build_resnet(
     check_choice("stride_in", stride_in, STRIDES)
     if "pretrained" in options:
         raise TypeError('pretrained= is of old torchvision: give weights="DEFAULT"')
-    placed = {"stages": stages, "position": position, "index": index}
+    placed = {"stages": stage_names(stages), "position": position, "index": index}
     if isinstance(block, str) and placed != {
         "stages": STAGES,
         "position": "after_1x1",
         "index": None,
     }:
         raise ValueError(f"{block} says where its blocks stand: leave stages, position, index out")
-    state_dict = _read(name, weights, stride_in, progress)
+    held = find_row(block).position if isinstance(block, str) else position
+    state_dict = _read(name, weights, stride_in, None if block is None else held, progress)
     build = _OWN.get(name) or get_model_builder(name)
     model = build(num_classes=num_classes, **options)
     set_stride(model, stride_in)
@@ -105,23 +109,37 @@ def build_resnet(
 def set_stride(model: nn.Module, stride_in: str) -> None:
     """Put the stride of every bottleneck into its 3×3 or its first 1×1 convolution, in place.
 
+    Args:
+        model: a network of torchvision, or :class:`gclib.models.SlowOnly`.
+        stride_in: ``"3x3"`` or ``"1x1"``; afterwards in ``model.stride_in``.
+
     Raises:
-        ValueError: no such place, or the model has no bottleneck and the place is ``"1x1"``.
+        TypeError: the model has no residual blocks of these networks.
+        ValueError: no such place; ``"1x1"`` for residual blocks without such a convolution, or for
+            torchvision's 3D bottlenecks, which have no other form. The model is unchanged then.
     """
     check_choice("stride_in", stride_in, STRIDES)
-    bottlenecks = [m for m in model.modules() if isinstance(m, Bottleneck)]
-    if stride_in == "1x1" and not bottlenecks:
-        raise ValueError("stride_in='1x1': the residual blocks have no 1×1 convolution")
-    for bottleneck in bottlenecks:
+    movable = (Bottleneck, SlowBottleneck)
+    fixed = (BasicBlock, VideoBasicBlock, VideoBottleneck)
+    residuals = [m for m in model.modules() if isinstance(m, movable + fixed)]
+    if not residuals:
+        raise TypeError(f"{type(model).__name__} has no residual blocks with a stride to move")
+    if stride_in == "1x1" and any(isinstance(m, fixed) for m in residuals):
+        kind = "are torchvision's 3D bottlenecks, which stride in the 3×3×3"
+        if not any(isinstance(m, VideoBottleneck) for m in residuals):
+            kind = "have no 1×1 convolution"
+        raise ValueError(f"stride_in='1x1': the residual blocks {kind}")
+    for bottleneck in (m for m in residuals if isinstance(m, movable)):
         stride = max(bottleneck.conv1.stride, bottleneck.conv2.stride)
-        first, second = ((1, 1), stride) if stride_in == "3x3" else (stride, (1, 1))
+        one = (1,) * len(stride)
+        first, second = (one, stride) if stride_in == "3x3" else (stride, one)
         bottleneck.conv1.stride, bottleneck.conv2.stride = first, second
         if hasattr(bottleneck.conv2, "conv_offset"):
             bottleneck.conv2.conv_offset.stride = second
     model.stride_in = stride_in
 
 
-def _read(name: str, weights: Weights, stride_in: str, progress: bool):
+def _read(name: str, weights: Weights, stride_in: str, position: str | None, progress: bool):
     """A state dict, or None."""
     if weights is None:
         return None
@@ -130,7 +148,7 @@ def _read(name: str, weights: Weights, stride_in: str, progress: bool):
         if name in _OWN or weights not in get_model_weights(name):
             raise ValueError(f"weights={weights}: they are not weights of {name}")
         weights = weights.name
-    if weights in (*known, "DEFAULT"):
+    if isinstance(weights, str) and weights in (*known, "DEFAULT"):
         if not known:
             raise ValueError(f"torchvision has no weights for {name}: give the path of a file")
         if stride_in != "3x3":
@@ -139,7 +157,7 @@ def _read(name: str, weights: Weights, stride_in: str, progress: bool):
                 "weights are another function; train them, or give the path of a file"
             )
         return get_model_weights(name)[weights].get_state_dict(progress=progress, check_hash=True)
-    return read_weights(weights, known=known, stride_in=stride_in)
+    return read_weights(weights, known=known, stride_in=stride_in, position=position)
 
 
 def _gc(name: str) -> Callable[..., ResNet]:

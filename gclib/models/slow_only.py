@@ -16,6 +16,7 @@ from gclib.blocks._arguments import check_choice
 
 DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 _TEMPORAL_KERNELS = (1, 1, 3, 3)  # of the first convolution in res2 to res5
+STRIDES = ("3x3", "1x1")
 TIME_PADDINGS = ("zeros", "replicate")
 INFLATIONS = ("centre", "average")
 
@@ -33,6 +34,9 @@ class SlowBottleneck(nn.Module):
             :class:`SlowOnly`.
 
     Shape: ``(N, inputs, T, H, W)`` → ``(N, 4 width, T, H / stride, W / stride)``.
+
+    Raises:
+        ValueError: ``stride_in`` or ``time_padding`` is none of its choices.
     """
 
     expansion = 4
@@ -48,6 +52,8 @@ class SlowBottleneck(nn.Module):
         time_padding: str = "zeros",
     ) -> None:
         super().__init__()
+        check_choice("stride_in", stride_in, STRIDES)
+        check_choice("time_padding", time_padding, TIME_PADDINGS)
         first, second = (1, stride) if stride_in == "3x3" else (stride, 1)
         outputs = width * self.expansion
         self.conv1 = nn.Conv3d(
@@ -113,7 +119,7 @@ class SlowOnly(nn.Module):
     ) -> None:
         super().__init__()
         check_choice("depth", depth, DEPTHS)
-        check_choice("stride_in", stride_in, ("3x3", "1x1"))
+        check_choice("stride_in", stride_in, STRIDES)
         check_choice("time_padding", time_padding, TIME_PADDINGS)
         self.stride_in = stride_in
         self.conv1 = nn.Conv3d(3, 64, (1, 7, 7), stride=(1, 2, 2), padding=(0, 3, 3), bias=False)
@@ -145,8 +151,20 @@ class SlowOnly(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Kaiming normal convolutions, norms at 1 and 0, classifier with std 0.01 (SlowFast's)."""
+        """Kaiming normal convolutions, norms at 1 and 0, classifier with std 0.01.
+
+        So does SlowFast without its option ``ZERO_INIT_FINAL_BN``. Inserted blocks draw their
+        weights by their own ``reset_parameters()`` and start as the identity again.
+        """
+        residuals = [m for m in self.modules() if isinstance(m, SlowBottleneck)]
+        blocks = [m.block for m in residuals if "block" in m._modules]
+        inside = {module for block in blocks for module in block.modules()}
+        for block in blocks:
+            if hasattr(block, "reset_parameters"):
+                block.reset_parameters()
         for module in self.modules():
+            if module in inside:
+                continue
             if isinstance(module, nn.Conv3d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             elif isinstance(module, nn.BatchNorm3d):
@@ -162,7 +180,11 @@ class SlowOnly(nn.Module):
 
 
 def inflate_state_dict(
-    state_dict: Mapping[str, Tensor], model: nn.Module, *, inflation: str = "centre"
+    state_dict: Mapping[str, Tensor],
+    model: nn.Module,
+    *,
+    inflation: str = "centre",
+    stride_in: str | None = None,
 ) -> dict[str, Tensor]:
     r"""Weights of a 2D ResNet for the 3D network of the same names.
 
@@ -175,9 +197,11 @@ def inflate_state_dict(
     ===========  ==============================================================================
 
     Args:
-        state_dict: of the 2D network.
+        state_dict: of the 2D network, or a training checkpoint that holds it.
         model: the 3D network.
         inflation: see above.
+        stride_in: where the 2D network strides, ``"3x3"`` (torchvision's do) or ``"1x1"``; None for
+            what the checkpoint says. Weights alone do not say it, and belong to one of them.
 
     Returns:
         A state dict for ``model.load_state_dict(..., strict=False)``: entries of ``state_dict``
@@ -185,17 +209,24 @@ def inflate_state_dict(
         so is what the 2D network does not have, for example inserted blocks.
 
     Raises:
-        ValueError: no such inflation; a convolution has no weights in ``state_dict`` or weights of
-            another shape.
+        ValueError: no such inflation; a layer has no weights in ``state_dict`` or weights of
+            another shape; the strides are at another place, or ``model`` strides in its 1×1 and
+            nothing says where the weights do.
     """
+    from gclib.models.weights import open_checkpoint
+
     check_choice("inflation", inflation, INFLATIONS)
+    check_choice("stride_in", stride_in, (None, *STRIDES))
+    state_dict, stored = open_checkpoint(state_dict)
+    _check_strides(model, stride_in or stored.get("stride_in"))
     found: dict[str, Tensor] = {}
     problems = []
     convolutions = {f"{n}.weight" for n, m in model.named_modules() if isinstance(m, nn.Conv3d)}
     for key, target in model.state_dict().items():
         given = state_dict.get(key)
         if given is None:
-            if key in convolutions and ".block." not in key:
+            optional = key.startswith("fc.") or key.endswith("num_batches_tracked")
+            if ".block." not in key and not optional:
                 problems.append(f"{key} is missing")
         elif given.shape == target.shape:
             found[key] = given
@@ -215,3 +246,17 @@ def inflate_state_dict(
         more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise ValueError(f"cannot be inflated: {'; '.join(problems[:3])}{more}")
     return found
+
+
+def _check_strides(model: nn.Module, theirs: str | None) -> None:
+    ours = getattr(model, "stride_in", None)
+    if theirs is None and ours == "1x1":
+        raise ValueError(
+            "the 3D network has stride_in='1x1', and nothing says where the 2D network strides: "
+            "give stride_in='1x1' if it is there too (torchvision's weights belong to '3x3')"
+        )
+    if None not in (theirs, ours) and theirs != ours:
+        raise ValueError(
+            f"cannot be inflated: the weights belong to stride_in={theirs!r}, the 3D network has "
+            f"{ours!r}"
+        )

@@ -109,3 +109,80 @@ def test_what_cannot_be_deformable():
     assert not isinstance(model.layer2[0].conv2, DeformableConv2d)
     with pytest.raises(ValueError, match="pads with zeros"):
         DeformableConv2d(4, 4, 3, padding_mode="reflect")
+
+
+def test_on_the_way_to_deformable_nothing_is_half_done():
+    from torch.nn.utils import parametrize, prune
+
+    class Twice(torch.nn.Module):
+        def forward(self, weight):
+            return 2 * weight
+
+    def plain():
+        bottleneck = torchvision.models.resnet.Bottleneck
+        return torchvision.models.ResNet(bottleneck, [1, 2, 1, 1], width_per_group=16)
+
+    class Own(torch.nn.Conv2d):
+        pass
+
+    pruned, computed, own, padded = plain(), plain(), plain(), plain()
+    prune.l1_unstructured(pruned.layer4[0].conv2, "weight", 0.5)
+    parametrize.register_parametrization(computed.layer4[0].conv2, "weight", Twice())
+    own.layer4[0].conv2.__class__ = Own
+    padded.layer4[0].conv2.padding_mode = "reflect"
+    for model, error, said in (
+        (pruned, TypeError, r"layer4\.0\.conv2 has a weight that is computed"),
+        (computed, TypeError, r"layer4\.0\.conv2 has a weight that is computed"),
+        (own, TypeError, r"layer4\.0\.conv2 is a Own: expected an nn\.Conv2d"),
+        (padded, ValueError, "pads with zeros"),
+    ):
+        keys = list(model.state_dict())
+        with pytest.raises(error, match=said):
+            make_deformable(model)
+        assert list(model.state_dict()) == keys
+        assert type(model.layer2[0].conv2) is torch.nn.Conv2d
+    for stages, error in (("c6", ValueError), (None, TypeError)):
+        with pytest.raises(error, match="stages="):
+            make_deformable(plain(), stages)
+    assert make_deformable(plain(), []) == []
+
+
+def test_hooks_and_parameters_stay():
+    model = torchvision.models.resnet50()
+    seen, weight = [], model.layer4[1].conv2.weight
+    model.layer4[1].conv2.register_forward_hook(lambda *_: seen.append(True))
+    make_deformable(model, "c5")
+    assert model.layer4[1].conv2.weight is weight
+    with torch.no_grad():
+        model.eval()(IMAGES)
+    assert seen == [True]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_narrow_types(dtype):
+    layer = DeformableConv2d(8, 8, 3, padding=1)
+    torch.nn.init.normal_(layer.conv_offset.weight, std=0.1)
+    x = torch.randn(2, 8, 9, 9)
+    y = layer(x)
+    half = DeformableConv2d(8, 8, 3, padding=1)
+    half.load_state_dict(layer.state_dict())
+    z = half.to(dtype)(x.to(dtype))
+    assert z.dtype == dtype
+    assert (z - y).norm() < 0.05 * y.norm()
+    z.square().sum().backward()
+    assert all(p.grad.isfinite().all() for p in half.parameters())
+    with torch.autocast("cpu", dtype):
+        for given in (x, x.to(dtype)):
+            z = layer(given)
+            assert z.dtype == given.dtype
+            assert (z - y).norm() < 0.05 * y.norm()
+
+
+def test_a_symbolic_trace_keeps_the_check():
+    layer = DeformableConv2d(4, 4, 3, padding=1)
+    torch.nn.init.normal_(layer.conv_offset.weight, std=0.1)
+    traced = torch.fx.symbolic_trace(layer)
+    x = torch.randn(1, 4, 8, 8)
+    assert torch.equal(traced(x), layer(x))
+    with pytest.raises(FloatingPointError, match="has diverged"):
+        traced(torch.full((1, 4, 8, 8), float("nan")))

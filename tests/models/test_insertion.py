@@ -4,6 +4,7 @@ import copy
 import pickle
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -139,6 +140,9 @@ def test_basic_blocks_take_a_block_behind_their_last_convolution(name, x, positi
         (("c4",), (0, -1), "3.0 3.2"),
         (("c3", "c4"), {"c3": 1, "c4": (0, 2)}, "2.1 3.0 3.2"),
         (("c2",), None, "1.0"),
+        (("c4",), np.int64(-2), "3.1"),
+        (("c4",), np.array([0, 2]), "3.0 3.2"),
+        (("c4",), torch.tensor(1), "3.1"),
     ],
 )
 def test_stages_and_indices(stages, index, expected):
@@ -277,6 +281,10 @@ def test_a_network_compiles_without_graph_breaks_and_exports():
         ({"index": -3}, ValueError, "index -3 of c3"),
         ({"index": "all"}, TypeError, "index 'a' of c3: expected an integer"),
         ({"index": True}, TypeError, "index True of c3"),
+        ({"index": ()}, ValueError, "index of c3 is empty: leave c3 out of stages"),
+        ({"index": {"c3": 0, "c4": [], "c5": 0}}, ValueError, "index of c4 is empty"),
+        ({"index": 1.0}, TypeError, r"index 1\.0 of c3: expected an integer"),
+        ({"stages": None}, TypeError, "stages=None: expected some of c2, c3, c4, c5"),
         ({"index": {"c2": 0}}, ValueError, "index names 'c2'"),
         ({"index": {"c3": 0}}, ValueError, "index has no entry for 'c4'"),
         ({"block": lambda channels: None}, TypeError, r"block\(512\) returned a NoneType"),
@@ -324,3 +332,123 @@ def test_the_backbone_of_a_detector():
         made = insert_row(detector.backbone.body, "2a/gc_all")
     assert len(made) == 13
     assert sum(p.numel() for b in made.values() for p in b.parameters()) == 2_521_741
+
+
+def exchanged(residual):
+    """What a parametrization and FSDP do: a class of its own, derived from that of the module."""
+    residual.__class__ = type(f"Own{type(residual).__name__}", (type(residual),), {})
+
+
+def test_a_class_that_was_exchanged_stops_the_removal_before_it_starts():
+    model = small()
+    made = insert_blocks(model, GCBlock)
+    exchanged(model.layer3[1])
+    keys = list(model.state_dict())
+    with pytest.raises(TypeError, match=r"layer3\.1 has become a OwnBottleneckWithBlock"):
+        remove_blocks(model)
+    with pytest.raises(TypeError, match=r"layer3\.1 has become a"), without_blocks(model):
+        pytest.fail("the network has blocks")
+    assert list(model.state_dict()) == keys
+    assert list(inserted_blocks(model)) == list(made)
+
+
+def test_blocks_come_back_in_the_mode_and_place_of_their_residual_block():
+    model = small().train()
+    made = insert_blocks(model, GCBlock)
+    made["layer2.0"].eval()
+    with without_blocks(model):
+        pass
+    assert not made["layer2.0"].training  # nothing has changed, so nothing changes
+    assert made["layer2.1"].training
+    with without_blocks(model):
+        model.eval().double()
+    assert inserted_blocks(model) == made
+    for block in made.values():
+        assert not any(m.training for m in block.modules())
+        assert all(p.dtype == torch.float64 for p in block.parameters())
+
+
+def test_what_happens_without_blocks_does_not_lose_them():
+    model = small()
+    made = insert_blocks(model, GCBlock, ("c3", "c4"))
+    keys = list(model.state_dict())
+    with (
+        pytest.raises(RuntimeError, match=r"layer2\.0, layer2\.1: a block was inserted while"),
+        without_blocks(model),
+    ):
+        insert_blocks(model, SEBlock, ("c3",))
+    assert inserted_blocks(model) == made
+    assert list(model.state_dict()) == keys
+
+    def fails():
+        insert_blocks(model, SEBlock, ("c3",))
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), without_blocks(model):
+        fails()
+    assert inserted_blocks(model) == made
+    with (
+        pytest.raises(RuntimeError, match=r"layer3\.1: the class was exchanged") as caught,
+        without_blocks(model),
+    ):
+        exchanged(model.layer3[1])
+    assert caught.value.blocks == {"layer3.1": made["layer3.1"]}
+    assert inserted_blocks(model) == {n: b for n, b in made.items() if n != "layer3.1"}
+
+
+def test_the_proof_of_the_identity_leaves_no_trace():
+    model = small().train()
+    insert_blocks(model, partial(NonLocalBlock, norm="batch"), ("c4",))
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    buffers = dict(model.named_buffers())
+    assert_identity(model, IMAGES)
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert all(buffers[name] is buffer for name, buffer in model.named_buffers())
+    wake(model)
+    after = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(AssertionError, match="blocks change their input"):
+        assert_identity(model, IMAGES)
+    assert all(torch.equal(after[key], value) for key, value in model.state_dict().items())
+
+
+def video():
+    """A 3D network of torchvision's bottlenecks, a quarter as wide."""
+    from torchvision.models.video.resnet import BasicStem, Bottleneck, Conv3DSimple, VideoResNet
+
+    return VideoResNet(Bottleneck, [Conv3DSimple] * 4, [1, 1, 2, 1], BasicStem, num_classes=3)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("position", ["after_3x3", "after_1x1", "after_add"])
+@pytest.mark.parametrize("kind", ["slow_only", "video"])
+def test_3d_bottlenecks_have_the_block_at_its_position(kind, position, number):
+    with torch.device("meta"):
+        model = SlowOnly() if kind == "slow_only" else video()
+    residual = model.layer3[number]
+    model = nn.Module()
+    model.layer3 = nn.Sequential(residual.to_empty(device="cpu"))
+    for parameter in residual.parameters():
+        nn.init.normal_(parameter, std=0.05)
+    for buffer in residual.buffers():
+        buffer.fill_(1)
+    residual.eval()
+    insert_blocks(model, partial(GCBlock, ratio=4), "c4", position)
+    wake(model)
+    block = residual.block
+    assert block.context_modelling.in_channels == (256 if position == "after_3x3" else 1024)
+    x = torch.randn(1, 1024 if number else 512, 2, 6, 6)
+    if kind == "slow_only":
+        steps = [
+            lambda t: residual.bn1(residual.conv1(t)).relu(),
+            lambda t: residual.bn2(residual.conv2(t)).relu(),
+            lambda t: residual.bn3(residual.conv3(t)),
+        ]
+    else:
+        steps = [residual.conv1, residual.conv2, residual.conv3]
+    with torch.no_grad():
+        out = steps[1](steps[0](x))
+        out = steps[2](block(out) if position == "after_3x3" else out)
+        out = block(out) if position == "after_1x1" else out
+        out = out + (x if residual.downsample is None else residual.downsample(x))
+        out = block(out) if position == "after_add" else out
+        torch.testing.assert_close(residual(x), out.relu())

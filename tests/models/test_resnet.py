@@ -1,5 +1,6 @@
 """Constructors: the keywords people know, strides, weights by name and by path."""
 
+from argparse import Namespace
 from functools import partial
 
 import pytest
@@ -10,12 +11,14 @@ from torchvision.models import ResNet50_Weights
 
 from gclib import GCBlock, NonLocalBlock
 from gclib.models import (
+    SlowOnly,
     assert_identity,
     build_resnet,
     gc_resnet18,
     gc_resnet50,
     gc_resnext101_32x4d,
     gc_wide_resnet50_2,
+    insert_blocks,
     inserted_blocks,
     set_stride,
 )
@@ -88,6 +91,37 @@ def test_stride_in_the_first_convolution():
         build_resnet("resnet50", stride_in="2x2")
 
 
+def test_strides_of_3d_networks():
+    with torch.device("meta"):
+        model = SlowOnly()
+        other = SlowOnly(stride_in="1x1")
+        insert_blocks(model, GCBlock, stages="c4")
+    set_stride(model, "1x1")
+    assert model.stride_in == "1x1"
+    layers = {n: m for n, m in model.named_modules() if ".block." not in n}
+    for name, layer in other.named_modules():
+        assert getattr(layer, "stride", None) == getattr(layers[name], "stride", None), name
+    set_stride(model, "3x3")
+    assert model.layer3[0].conv1.stride == (1, 1, 1)
+    assert model.layer3[0].conv2.stride == (1, 2, 2)
+    bottleneck = torchvision.models.video.resnet.Bottleneck
+    with torch.device("meta"):
+        video = torchvision.models.video.VideoResNet(
+            bottleneck,
+            [torchvision.models.video.resnet.Conv3DSimple] * 4,
+            [1, 1, 1, 1],
+            torchvision.models.video.resnet.BasicStem,
+        )
+    with pytest.raises(ValueError, match="3D bottlenecks, which stride in the 3×3×3"):
+        set_stride(video, "1x1")
+    assert not hasattr(video, "stride_in")
+    set_stride(video, "3x3")
+    for nothing in (torch.nn.Linear(1, 1), torchvision.models.mobilenet_v2()):
+        with pytest.raises(TypeError, match="has no residual blocks with a stride"):
+            set_stride(nothing, "3x3")
+        assert not hasattr(nothing, "stride_in")
+
+
 @pytest.mark.parametrize("weights", ["DEFAULT", ResNet50_Weights.IMAGENET1K_V2])
 def test_torchvisions_weights_are_kept_and_the_blocks_are_the_identity(
     weights, torchvision_weights
@@ -140,6 +174,17 @@ def test_a_file_says_where_its_strides_belong(tmp_path):
         build_resnet("resnet50", weights=file, num_classes=5)
 
 
+def test_a_file_says_where_its_blocks_stood(tmp_path):
+    model = build_resnet("resnet18", GCBlock, position="after_add", num_classes=5)
+    file = tmp_path / "add.pth"
+    torch.save({"model": model.state_dict(), "position": "after_add"}, file)
+    build_resnet("resnet18", GCBlock, weights=file, position="after_add", num_classes=5)
+    with pytest.raises(ValueError, match="stood at position='after_add', not 'after_1x1'"):
+        build_resnet("resnet18", GCBlock, weights=file, num_classes=5)
+    with pytest.raises(ValueError, match="stood at position='after_add', not 'after_1x1'"):
+        build_resnet("resnet18", "4a/gc_all", weights=file, num_classes=5)
+
+
 def test_bad_weights_say_what_to_do(tmp_path):
     with pytest.raises(
         FileNotFoundError, match=r"'IMAGENET1K_V1', 'IMAGENET1K_V2', 'DEFAULT', or the path"
@@ -158,6 +203,15 @@ def test_bad_weights_say_what_to_do(tmp_path):
         (tmp_path / name).write_bytes(part)
         with pytest.raises(ValueError, match=rf"{name}: not a file of weights, or cut short"):
             gc_resnet18(weights=tmp_path / name)
+    for saved in ({"args": Namespace(lr=1), "model": {}}, torchvision.models.resnet18()):
+        torch.save(saved, tmp_path / "more")
+        with pytest.raises(
+            ValueError, match=r"holds more than tensors \(\S+\), .*state dict alone"
+        ):
+            gc_resnet18(weights=tmp_path / "more")
+    for weights in (True, {"conv1.weight": torch.zeros(1)}):
+        with pytest.raises(TypeError, match=r"weights of type \w+: expected None, a name or the"):
+            gc_resnet18(weights=weights)
     torch.save([1, 2], tmp_path / "list")
     with pytest.raises(ValueError, match="holds no state dict"):
         gc_resnet18(weights=tmp_path / "list")
@@ -169,7 +223,7 @@ def test_a_file_cannot_run_code(tmp_path):
             return open, (str(tmp_path / "ran"), "w")
 
     torch.save({"model": Attack()}, tmp_path / "attack.pth")
-    with pytest.raises(ValueError, match="not a file of weights"):
+    with pytest.raises(ValueError, match=r"holds more than tensors \(io\.open\), .*could run code"):
         gc_resnet18(weights=tmp_path / "attack.pth")
     assert not (tmp_path / "ran").exists()
 
@@ -179,6 +233,7 @@ def test_a_row_says_where_its_blocks_stand():
         model = build_resnet("resnet50", "4a/gc_1")
         assert list(inserted_blocks(model)) == ["layer3.4"]
         assert model.layer3[4].position == "after_add"
+        assert build_resnet("resnet50", "4a/gc_1", stages=["c3", "c4", "c5"]).layer3[4].block
         model = build_resnet("resnet50", NonLocalBlock, stages=("c4",), index=-2)
         assert list(inserted_blocks(model)) == ["layer3.4"]
     with pytest.raises(ValueError, match="4a/gc_1 says where its blocks stand"):

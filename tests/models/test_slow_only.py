@@ -1,12 +1,15 @@
 """The slow-only network: its sizes, and inflation that keeps a function."""
 
+from functools import partial
+
 import pytest
 import torch
 import torchvision
 from networks import randomise
 
-from gclib import GCBlock
-from gclib.models import SlowOnly, inflate_state_dict, insert_blocks
+from gclib import GCBlock, NonLocalBlock
+from gclib.models import SlowOnly, assert_identity, inflate_state_dict, insert_blocks
+from gclib.models.slow_only import SlowBottleneck
 
 IMAGES = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
@@ -68,7 +71,7 @@ def test_constant_clips_keep_their_function(inflation, padding, keeps, stride_in
     flat = randomise(torchvision.models.resnet50(num_classes=5))
     set_stride(flat, stride_in)
     model = SlowOnly(num_classes=5, time_padding=padding, stride_in=stride_in).eval()
-    weights = inflate_state_dict(flat.state_dict(), model, inflation=inflation)
+    weights = inflate_state_dict(flat.state_dict(), model, inflation=inflation, stride_in=stride_in)
     model.load_state_dict(weights, strict=True)
     clips = IMAGES[:, :, None].expand(-1, -1, 4, -1, -1)
     with torch.no_grad():
@@ -101,14 +104,56 @@ def test_blocks_and_other_classes_stay_fresh():
 
 
 def test_what_cannot_be_inflated():
-    model = SlowOnly()
+    with torch.device("meta"):
+        model = SlowOnly()
+        flat, small, wide = (
+            getattr(torchvision.models, name)().state_dict()
+            for name in ("resnet50", "resnet18", "wide_resnet50_2")
+        )
     with pytest.raises(ValueError, match=r"layer1\.0\.conv3\.weight is missing.*and \d+ more"):
-        inflate_state_dict(torchvision.models.resnet18().state_dict(), model)
+        inflate_state_dict(small, model)
     with pytest.raises(ValueError, match="does not fit"):
-        inflate_state_dict(torchvision.models.wide_resnet50_2().state_dict(), model)
+        inflate_state_dict(wide, model)
     with pytest.raises(ValueError, match="inflation='mean': expected one of 'centre', 'average'"):
         inflate_state_dict({}, model, inflation="mean")
+    for key in ("bn1.running_mean", "layer3.5.bn2.weight", "layer2.0.downsample.1.running_var"):
+        with pytest.raises(ValueError, match=f"{key} is missing"):
+            inflate_state_dict({k: v for k, v in flat.items() if k != key}, model)
+    old = {k: v for k, v in flat.items() if not k.endswith("num_batches_tracked")}
+    assert inflate_state_dict(old, model)
+    with pytest.raises(ValueError, match="stride_in='2x2'"):
+        SlowBottleneck(64, 64, stride_in="2x2")
     with pytest.raises(ValueError, match="depth=18"):
         SlowOnly(18)
     with pytest.raises(ValueError, match="time_padding='same'"):
         SlowOnly(time_padding="same")
+
+
+def test_weights_of_another_stride_are_not_inflated():
+    with torch.device("meta"):
+        flat = torchvision.models.resnet50().state_dict()
+        first, second = SlowOnly(stride_in="1x1"), SlowOnly()
+    inflate_state_dict(flat, first, stride_in="1x1")
+    inflate_state_dict(flat, second)
+    with pytest.raises(ValueError, match="nothing says where the 2D network strides"):
+        inflate_state_dict(flat, first)
+    for model, theirs in ((first, "3x3"), (second, "1x1")):
+        for given, option in (
+            (flat, {"stride_in": theirs}),
+            ({"model": flat, "stride_in": theirs}, {}),
+        ):
+            with pytest.raises(ValueError, match=f"belong to stride_in='{theirs}', the 3D"):
+                inflate_state_dict(given, model, **option)
+
+
+@pytest.mark.full
+def test_a_reset_leaves_inserted_blocks_the_identity():
+    model = SlowOnly()
+    insert_blocks(model, partial(NonLocalBlock, norm="batch"), stages="c4", index=-2)
+    insert_blocks(model, GCBlock, stages="c3")
+    before = model.layer3[4].block.query.weight.clone()
+    with torch.no_grad():
+        model.layer3[4].block.norm.weight.fill_(1)
+    model.reset_parameters()
+    assert_identity(model.eval(), IMAGES[:, :, None].expand(-1, -1, 2, -1, -1))
+    assert not torch.equal(model.layer3[4].block.query.weight, before)

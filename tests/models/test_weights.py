@@ -9,10 +9,19 @@ import torch
 import torchvision
 from networks import randomise, wake
 from torch import nn
+from torchvision.models import get_model
 
 from gclib import GCBlock, NonLocalBlock
 from gclib.blocks import AddFusion, AttentionPooling, BottleneckTransform, ContextBlock
-from gclib.models import SlowOnly, build_resnet, insert_blocks, load_weights, make_deformable
+from gclib.models import (
+    SlowOnly,
+    build_resnet,
+    convert_weights,
+    insert_blocks,
+    load_weights,
+    make_deformable,
+    read_weights,
+)
 
 IMAGES = torch.randn(1, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 CLIPS = torch.randn(
@@ -203,3 +212,117 @@ def test_wrong_weights_leave_the_network_as_it_was():
     assert load_weights(model, without(".block.")) != []
     assert load_weights(model, good) == []
     assert load_weights(model, {f"module.{k}": v for k, v in good.items()}) == []
+
+
+def same(one, other):
+    first, second = one.state_dict(), other.state_dict()
+    return list(first) == list(second) and all(torch.equal(first[k], second[k]) for k in first)
+
+
+@pytest.mark.parametrize("name", ["r3d_18", "mc3_18", "r2plus1d_18"])
+def test_torchvisions_3d_networks_take_their_own(name):
+    torch.manual_seed(1)
+    theirs = wake(get_model(name, weights=None, num_classes=5))
+    ours = get_model(name, weights=None, num_classes=5)
+    assert load_weights(ours, theirs.state_dict()) == []
+    assert same(ours, theirs)
+    left = insert_blocks(ours, GCBlock)
+    missing = load_weights(ours, theirs.state_dict())
+    assert missing
+    assert all(key.split(".block.")[0] in left for key in missing)
+    with pytest.raises(ValueError, match=r"layer1\.0\.conv1\.weight has no place in VideoResNet"):
+        load_weights(ours, small().state_dict())
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        *("_orig_mod.", "module.", "module._orig_mod.", "_orig_mod.module.", "model.backbone."),
+        *("backbone.body.", "module.backbone.body.", "_orig_mod.backbone.body."),
+    ],
+)
+def test_what_wraps_a_network_is_taken_off(prefix):
+    theirs = small(1)
+    insert_blocks(theirs, GCBlock)
+    wake(theirs)
+    ours = small()
+    insert_blocks(ours, GCBlock)
+    given = {prefix + key: value for key, value in theirs.state_dict().items()}
+    given["rpn.head.conv.weight"] = given["fpn.layer_blocks.0.0.weight"] = torch.zeros(1)
+    assert load_weights(ours, given) == []
+    assert same(ours, theirs)
+
+
+def test_compiled_networks_and_layers():
+    theirs = wake(small(1))
+    ours = small()
+    assert load_weights(torch.compile(ours), torch.compile(theirs).state_dict()) == []
+    assert same(ours, theirs)
+    theirs = wake(small(2))
+    plain = {k: v.clone() for k, v in theirs.state_dict().items()}
+    theirs.layer3[1] = torch.compile(theirs.layer3[1])
+    assert any(key.startswith("layer3.1._orig_mod.") for key in theirs.state_dict())
+    assert load_weights(ours, theirs.state_dict()) == []
+    assert all(torch.equal(value, plain[key]) for key, value in ours.state_dict().items())
+
+
+def test_residual_blocks_that_share_weights():
+    def shared(seed):
+        model = small(seed)
+        model.layer3 = nn.Sequential(model.layer3[0], model.layer3[1], model.layer3[1])
+        insert_blocks(model, GCBlock)
+        return wake(model)
+
+    theirs, ours = shared(1), shared(2)
+    assert "layer3.2.block.transform.reduce.weight" in theirs.state_dict()
+    assert not same(ours, theirs)
+    assert load_weights(ours, theirs.state_dict()) == []
+    assert same(ours, theirs)
+
+
+def test_a_checkpoint_says_where_blocks_and_strides_are(tmp_path):
+    model = small()
+    insert_blocks(model, GCBlock, position="after_add")
+    model.stride_in = "3x3"
+    checkpoint = {"model": model.state_dict(), "position": "after_add", "stride_in": "3x3"}
+    assert load_weights(model, checkpoint) == []
+    assert load_weights(model, {**model.state_dict(), "position": "after_add"}) == []
+    for key, value, said in [
+        ("position", "after_1x1", "its blocks stood at position='after_1x1', not 'after_add'"),
+        ("stride_in", "1x1", "its weights belong to stride_in='1x1', not '3x3'"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            convert_weights(model, checkpoint | {key: value})
+    torch.save(checkpoint, tmp_path / "add.pth")
+    assert (
+        read_weights(tmp_path / "add.pth", position="after_add").keys()
+        == checkpoint["model"].keys()
+    )
+    with pytest.raises(ValueError, match="stood at position='after_add', not 'after_1x1'"):
+        read_weights(tmp_path / "add.pth", position="after_1x1")
+
+
+def test_what_is_no_state_dict_is_refused_in_a_sentence():
+    model = small()
+    insert_blocks(model, GCBlock)
+    good = model.state_dict()
+    block = "layer2.0.block.context_modelling.key.weight"
+    assert block in good
+    for wrong, said in [
+        ({"layer1.0.conv1.weight": 3}, "layer1.0.conv1.weight: expected a tensor, got int"),
+        ({block: [1.0]}, f"{block}: expected a tensor, got list"),
+        ({7: torch.zeros(1)}, "got a key 7"),
+        (
+            {"layer3.0.block.x": torch.zeros(1), "layer3.0.se.y": torch.zeros(1)},
+            "two blocks in lay",
+        ),
+    ]:
+        with pytest.raises(ValueError, match=re.escape(said)):
+            load_weights(model, good | wrong)
+    with pytest.raises(TypeError, match="or a checkpoint, got bool"):
+        load_weights(model, True)
+    two = {f"layer3.0.{slot}.x": torch.zeros(1) for slot in ("context_block", "nonlocal_block")}
+    with pytest.raises(ValueError, match=r"two blocks in layer3\.0, which holds one here"):
+        load_weights(model, good | two)
+    counted = good | {"epoch": 3}  # of no layer
+    assert load_weights(model, counted) == []
