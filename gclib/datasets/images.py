@@ -10,31 +10,30 @@
 Images stay bytes (uint8) until they are on the device that trains: that is a quarter of the traffic
 between processes and to the GPU. So normalisation with :data:`MEAN` and :data:`STD` is not here.
 
-EXIF orientation is not applied, as it is not in torchvision's reference and was not when ImageNet's
-figures were made.
+The EXIF orientation is not applied: torchvision's reference training does not apply it either.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
-import io
-import os
-import sys
-import threading
-import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset
 
 from gclib.datasets.files import BrokenData
+from gclib.datasets.image_files import MAX_PIXELS, BrokenImage, read_image
+from gclib.datasets.image_folder import (
+    SUFFIXES,
+    ImageFolder,
+    Progress,
+    classes_differ,
+    folders,
+    part_of,
+)
 from gclib.datasets.pictures import make_images
 
 __all__ = [
@@ -63,30 +62,7 @@ __all__ = [
 MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 
-# The same as torchvision's ImageFolder reads.
-SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-
-# Where Pillow, too, suspects an attack on memory.
-MAX_PIXELS = 89_478_485
-
-QUIET_SECONDS = 5.0  # before the first line about progress, and between two lines
 _TRIES = 20  # unreadable files in a row, behind which it is not the files that are broken
-
-
-class BrokenImage(BrokenData):
-    """A file that is not a readable image.
-
-    Attributes:
-        path: of the file.
-        reason: what is wrong with it.
-    """
-
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(path, reason)
-        self.path, self.reason = path, reason
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
 
 
 def mixed(*numbers: int) -> int:
@@ -102,313 +78,6 @@ def mixed(*numbers: int) -> int:
         state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
         state ^= state >> 31
     return state >> 1
-
-
-class Progress:
-    """A line on stderr now and then, for work that takes longer than 5 s.
-
-    Args:
-        what: the end of the line, for example ``"classes of train/ listed"``.
-        total: how many there are.
-    """
-
-    def __init__(self, what: str, total: int) -> None:
-        self.what, self.total, self.count = what, total, 0
-        self._last = time.monotonic()
-
-    def step(self) -> None:
-        """One more is done."""
-        self.count += 1
-        now = time.monotonic()
-        if now - self._last >= QUIET_SECONDS:
-            self._last = now
-            print(f"{self.count:,} of {self.total:,} {self.what}", file=sys.stderr, flush=True)
-
-
-# -- a folder ------------------------------------------------------------------------------------
-
-
-class ImageFolder:
-    """Paths and labels of ``root/<class>/*.jpg``; folders in class folders are fine.
-
-    Classes are sorted by name, and images as torchvision's ``ImageFolder`` sorts them, so indices
-    are the same. Hidden files and folders are left out. All names stand in one ``bytes`` and two
-    arrays: a list of 1.28 million strings would be copied, page by page, into the memory of every
-    worker process that counts references to them.
-
-    Args:
-        root: folder of the class folders; links to folders are followed.
-
-    Attributes:
-        classes: names of the class folders.
-        labels: int32 ``(N,)``, index into ``classes``.
-
-    Raises:
-        BrokenData: there is no such folder, it holds no class folder, a class is empty, or
-            something cannot be read; the message says what to do.
-    """
-
-    def __init__(self, root: str | os.PathLike[str]) -> None:
-        self.root = Path(root)
-        self.classes = _class_names(self.root)
-        progress = Progress(f"classes of {self.root} listed", len(self.classes))
-        names, counts = [], []
-        for name in self.classes:
-            found = [os.fsencode(f"{name}/{path}") for path in _images_below(self.root / name)]
-            if not found:
-                raise BrokenData(
-                    f"class {name} of {self.root} holds no image ({', '.join(SUFFIXES)}): add some "
-                    "or remove the folder"
-                )
-            counts.append(len(found))
-            names.append((b"".join(found), np.fromiter(map(len, found), np.int64, len(found))))
-            progress.step()
-        self._names = b"".join(joined for joined, _ in names)
-        lengths = np.concatenate([lengths for _, lengths in names])
-        self._ends = np.concatenate((np.zeros(1, np.int64), lengths.cumsum()))
-        self.labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def path(self, index: int) -> str:
-        """Path of an image, below ``root``."""
-        if not 0 <= index < len(self):
-            raise IndexError(f"index={index}: the folder holds {len(self)} images")
-        name = self._names[self._ends[index] : self._ends[index + 1]]
-        return os.path.join(self.root, os.fsdecode(name))
-
-    def label(self, index: int) -> int:
-        """Class of an image, index into ``classes``."""
-        return int(self.labels[index])
-
-
-def _class_names(root: Path) -> list[str]:
-    if not root.exists() and not root.is_symlink():
-        raise BrokenData(
-            f"{root} is not there: name the folder that holds one folder for each class"
-        )
-    with _readable(root), os.scandir(root) as entries:
-        shown = [entry for entry in entries if not entry.name.startswith(".")]
-        classes = sorted(entry.name for entry in shown if entry.is_dir())
-    if classes:
-        return classes
-    flat = sum(entry.name.lower().endswith(SUFFIXES) for entry in shown)
-    held = f"{flat:,} images and no folder" if flat else "no folder"
-    raise BrokenData(f"{root} holds {held}: every class needs a folder of its own, with its images")
-
-
-def _images_below(folder: Path) -> list[str]:
-    """Paths below a class folder, sorted as torchvision does: by folder, then by name."""
-    found = []
-
-    def walk(path: str, below: str, above: tuple[tuple[int, int], ...]) -> None:
-        with _readable(path), os.scandir(path) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir():
-                    status = entry.stat()
-                    here = (status.st_dev, status.st_ino)
-                    if here not in above:  # a link to a folder above would never end
-                        walk(entry.path, f"{below}{entry.name}/", (*above, here))
-                elif entry.name.lower().endswith(SUFFIXES):
-                    found.append((below, entry.name))
-
-    with _readable(folder):
-        status = os.stat(folder)
-    walk(os.fspath(folder), "", ((status.st_dev, status.st_ino),))
-    return [below + name for below, name in sorted(found)]
-
-
-@contextlib.contextmanager
-def _readable(path: str | os.PathLike[str]) -> Iterator[None]:
-    try:
-        yield
-    except NotADirectoryError:
-        raise BrokenData(
-            f"{path} is a file: name the folder that holds the class folders"
-        ) from None
-    except PermissionError:
-        raise BrokenData(f"{path} may not be read: ask its owner for permission") from None
-    except OSError as error:
-        raise BrokenData(f"{path} cannot be read: {error.strerror or error}") from None
-
-
-def folders(root: str | os.PathLike[str]) -> tuple[ImageFolder, ImageFolder]:
-    """The two parts of a data set, ``root/train`` and ``root/val`` (or ``root/test``).
-
-    Raises:
-        BrokenData: a part is missing or broken, or their classes differ.
-    """
-    root = Path(root)
-    parts = [part_of(root, "train"), part_of(root, "val", "test")]
-    train, test = (ImageFolder(part) for part in parts)
-    if difference := classes_differ(train, test):
-        raise BrokenData(f"{difference}: both need the same classes")
-    return train, test
-
-
-def part_of(root: Path, *names: str) -> Path:
-    """The first of the folders that is there.
-
-    Raises:
-        BrokenData: none is.
-    """
-    for name in names:
-        if (root / name).exists():
-            return root / name
-    wanted = " or ".join(f"{name}/" for name in names)
-    there = "does not hold" if root.is_dir() else "is not a folder that holds"
-    raise BrokenData(
-        f"{root} {there} {wanted}: name the folder that holds train/ and val/, each with one "
-        "folder for each class"
-    )
-
-
-def classes_differ(train: ImageFolder, test: ImageFolder) -> str:
-    """The first class that only one of two folders has, in words; empty if there is none."""
-    for here, other in ((train, test), (test, train)):
-        only = sorted(set(here.classes) - set(other.classes))
-        if only:
-            more = f" and {len(only) - 1} more classes are" if len(only) > 1 else " is"
-            return f"{only[0]}{more} in {here.root} and not in {other.root}"
-    return ""
-
-
-# -- a file --------------------------------------------------------------------------------------
-
-
-def read_image(path: str | os.PathLike[str]) -> Tensor:
-    """Read an image as red, green and blue, whatever its colours are in the file.
-
-    JPEG is decoded by torchvision (libjpeg-turbo), everything else and what torchvision refuses by
-    Pillow. Of 16 bits, the upper 8 are kept; transparency is left out; of
-    an animation, the first picture is taken.
-
-    Args:
-        path: of the file; the kind of image is found from its content, not from its name.
-
-    Returns:
-        uint8 ``(3, H, W)``, in channels-last order of memory.
-
-    Raises:
-        BrokenImage: the file is not there, empty, cut off, no image, or larger than
-            :data:`MAX_PIXELS`.
-    """
-    path = os.fspath(path)
-    try:
-        with open(path, "rb") as file:
-            data = bytearray(file.read())
-    except OSError as error:
-        raise BrokenImage(path, f"cannot be opened ({error.strerror or error})") from None
-    if not data:
-        raise BrokenImage(path, "the file is empty")
-    size = _jpeg_size(data)
-    if size is not None:
-        if size[0] * size[1] > MAX_PIXELS:
-            raise BrokenImage(path, _too_large(size))
-        image = _decode_jpeg(data)
-        if image is not None:
-            return image
-    return _decode_with_pillow(path, data)
-
-
-def _jpeg_size(data: bytearray) -> tuple[int, int] | None:
-    """Width and height from a JPEG's header; None if it is none.
-
-    Known before decoding: a few kilobytes can ask for 13 GB of memory.
-    """
-    if data[:3] != b"\xff\xd8\xff":
-        return None
-    at = 2
-    while at + 9 <= len(data) and data[at] == 0xFF:
-        kind = data[at + 1]
-        if kind == 0xFF:  # fill byte
-            at += 1
-        elif 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):  # start of frame
-            height, width = data[at + 5 : at + 7], data[at + 7 : at + 9]
-            return int.from_bytes(width, "big"), int.from_bytes(height, "big")
-        else:
-            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return None
-
-
-def _too_large(size: tuple[int, int]) -> str:
-    return f"{size[0]}×{size[1]} is more than {MAX_PIXELS:,} pixels"
-
-
-@functools.cache
-def _jpeg_decoder() -> Callable[[Tensor], Tensor] | None:
-    """Of torchvision: faster than Pillow's; version 0.29 announces that it will be removed."""
-    try:
-        from torchvision.io import ImageReadMode, decode_jpeg
-    except ImportError:
-        return None
-    return functools.partial(decode_jpeg, mode=ImageReadMode.RGB)
-
-
-def _decode_jpeg(data: bytearray) -> Tensor | None:
-    """None where Pillow must say what is wrong, or do it in its stead."""
-    decode = _jpeg_decoder()
-    if decode is None:
-        return None
-    with _no_stderr() if get_worker_info() else contextlib.nullcontext():
-        try:
-            return decode(torch.frombuffer(data, dtype=torch.uint8))
-        except RuntimeError:
-            return None
-
-
-@contextlib.contextmanager
-def _no_stderr() -> Iterator[None]:
-    """Without what libjpeg prints about damaged data, a line in every epoch.
-
-    It writes to the file descriptor itself, so Python cannot filter it. Only for worker processes,
-    where nothing else writes there meanwhile.
-    """
-    try:
-        kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    except OSError:  # stderr is closed
-        yield
-        return
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-
-
-# Filters of warnings belong to the process, so one thread at a time may change them.
-_ONE_AT_A_TIME = threading.Lock()
-
-
-def _decode_with_pillow(path: str, data: bytearray) -> Tensor:
-    from PIL import Image
-
-    with _ONE_AT_A_TIME, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            with Image.open(io.BytesIO(data)) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise BrokenImage(path, _too_large(image.size))
-                if image.mode.startswith(
-                    "I"
-                ):  # 16 bits of grey; convert() would cut them off at 255
-                    grey = (np.asarray(image).astype(np.int32) >> 8).clip(0, 255).astype(np.uint8)
-                    image = Image.fromarray(grey)
-                pixels = np.array(image.convert("RGB"))
-        except BrokenImage:
-            raise
-        except Image.UnidentifiedImageError:
-            raise BrokenImage(path, "it is not an image") from None
-        except Image.DecompressionBombError:
-            raise BrokenImage(path, f"more than {MAX_PIXELS:,} pixels") from None
-        except Exception as error:  # Pillow's readers raise what their parsing happens to raise
-            raise BrokenImage(path, f"{error}" or type(error).__name__) from None
-    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 # -- examples and batches ------------------------------------------------------------------------

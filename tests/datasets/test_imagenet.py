@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gclib.datasets import images as images_module
+from gclib.datasets import image_folder
 from gclib.datasets.files import BrokenData
 from gclib.datasets.imagenet import HOW_TO_GET, IMAGENET, Counts, check_imagenet, folders
 from gclib.datasets.images import make_images
@@ -192,7 +192,7 @@ def test_long_lists_are_cut_short(small):
 def test_a_long_check_says_how_far_it_is(small, monkeypatch, capsys):
     check(small)
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(images_module, "QUIET_SECONDS", 0)
+    monkeypatch.setattr(image_folder, "QUIET_SECONDS", 0)
     check(small)
     said = capsys.readouterr().err
     assert f"3 of 3 classes of {small / 'train'} listed" in said

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder as TorchvisionFolder
 from torchvision.transforms import v2
 
-from gclib.datasets import images as images_module
+from gclib.datasets import image_files, image_folder
 from gclib.datasets.files import BrokenData
 from gclib.datasets.images import (
     MEAN,
@@ -211,7 +211,7 @@ def test_progress_is_silent_at_first(monkeypatch, capsys):
     progress = Progress("images read", 2000)
     progress.step()
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(images_module, "QUIET_SECONDS", 0)
+    monkeypatch.setattr(image_folder, "QUIET_SECONDS", 0)
     progress.step()
     assert capsys.readouterr().err == "2 of 2,000 images read\n"
 
@@ -231,7 +231,7 @@ def test_jpeg_is_decoded_as_pillow_does(photo, tmp_path):
 def test_without_torchvisions_decoder_pillow_does_it(photo, tmp_path, monkeypatch):
     (tmp_path / "x.jpg").write_bytes(encoded(photo, "JPEG", quality=90))
     expected = read_image(tmp_path / "x.jpg")
-    monkeypatch.setattr(images_module, "_jpeg_decoder", lambda: None)
+    monkeypatch.setattr(image_files, "_jpeg_decoder", lambda: None)
     assert (read_image(tmp_path / "x.jpg").int() - expected.int()).abs().max() <= 1
 
 
