@@ -64,8 +64,12 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=int, default=0, metavar="S", help="default: 0")
     command.set_defaults(run=_data)
 
-    command = commands.add_parser("train", help="train; of the data sets, scenes is the lab")
-    command.add_argument("dataset", choices=["scenes", "cifar10"])
+    command = commands.add_parser(
+        "train",
+        help="train; scenes is the lab, imagenet the full recipe",
+        epilog="gclib train imagenet --help shows the options of the full recipe.",
+    )
+    command.add_argument("dataset", choices=["scenes", "cifar10", "imagenet"])
     command.add_argument(
         "--row",
         nargs="+",
@@ -83,6 +87,9 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--workers", type=int, metavar="N", help="default: one for each core")
     command.add_argument("--checkpoints", action="store_true", help="keep the first seed's weights")
     command.set_defaults(run=_train)
+
+    command = commands.add_parser("evaluate", help="evaluate a checkpoint of a full recipe")
+    command.add_argument("dataset", choices=["imagenet"])
 
     command = commands.add_parser("ledger", help="the paper's numbers, ours beside them, verdicts")
     command.add_argument("--table", metavar="ID", help="for example 2a, or 5.1 for a section")
@@ -170,6 +177,11 @@ def _seeds(text: str) -> range:
 def main(argv: list[str] | None = None) -> int:
     """Run a subcommand; its exit status."""
     arguments = sys.argv[1:] if argv is None else argv
+    if arguments[:2] in (["train", "imagenet"], ["evaluate", "imagenet"]):
+        from gclib.training import command  # its options are the fields of a recipe
+
+        run = command.main if arguments[0] == "train" else command.evaluate
+        return run(arguments[1:])
     parser = build_parser()
     _suggest(parser, arguments)
     first = arguments[1] if len(arguments) > 1 else ""

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from gclib.datasets.images import mixed
+
 Key = tuple[int, int]  # epoch, index
 
 
@@ -18,17 +20,6 @@ def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
     """The permutation of an epoch, ``(count,)`` int64."""
     generator = torch.Generator().manual_seed(mixed(seed, epoch))
     return torch.randperm(count, generator=generator)
-
-
-def mixed(*numbers: int) -> int:
-    """One seed of 63 bits from several numbers; close numbers give unrelated seeds (SplitMix64)."""
-    state = 0
-    for number in numbers:
-        state = (state + number + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
-        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
-        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
-        state ^= state >> 31
-    return state >> 1
 
 
 class Order:

@@ -27,10 +27,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 
+from gclib.datasets.images import mixed
 from gclib.training.checkpoint import CheckpointError, Checkpoints, write
 from gclib.training.distributed import World
 from gclib.training.loop import config_hash, not_finite, set_rate, update
-from gclib.training.order import Order, mixed
+from gclib.training.order import Order
 from gclib.training.progress import LINE_SECONDS, Log, Meter, duration, memory_mib
 from gclib.training.recipe import Machine, Place, TrainingRecipe
 from gclib.training.runs import commit, write_json
@@ -609,6 +610,8 @@ def with_norms(model: nn.Module, norm: str, world: World) -> tuple[nn.Module, st
     Synchronised norms exchange statistics between GPUs. On CPUs, where torch has none, and in one
     process, where there is nothing to exchange, they are BatchNorm.
     """
+    if norm == "batch":
+        return model, ""
     from gclib.models.norms import convert_norms
 
     if norm == "sync":
@@ -619,7 +622,7 @@ def with_norms(model: nn.Module, norm: str, world: World) -> tuple[nn.Module, st
             f"norm=sync: {why}, so BatchNorm takes the statistics of micro_batch examples "
             "(--norm frozen keeps those of the weights)"
         )
-    return (convert_norms(model, "frozen") if norm == "frozen" else model), ""
+    return convert_norms(model, "frozen"), ""
 
 
 def explain(recipe: TrainingRecipe, world: World, parts: int) -> list[str]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from gclib.training.loop import Recipe, batches, config_hash, fit
+from gclib.training.loop import Recipe, batches, config_hash, fit, update
 
 RECIPE = Recipe(steps=30, batch_size=8, lr=0.05, warmup=5)
 
@@ -68,9 +68,11 @@ def test_gradients_are_clipped():
 
 
 def test_a_loss_that_is_not_finite_stops_with_its_update():
+    seen = []
+
     def breaks(model, batch):
-        loss = loss_of(model, batch)
-        return loss / 0 if model.weight.grad is not None else loss
+        seen.append(batch)
+        return loss_of(model, batch) / (2 - len(seen))
 
     torch.manual_seed(0)
     model = nn.Linear(3, 1)
@@ -94,3 +96,45 @@ def test_the_hash_follows_every_field():
 def test_the_bar_is_on_stdout(capsys):
     train(label="training")
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("clip", [None, 0.5])
+def test_parts_of_a_batch_give_the_update_of_the_batch(clip):
+    x, y = data()
+    weights = []
+    for size in (40, 10, 5):
+        torch.manual_seed(0)
+        model = nn.Linear(3, 1).double()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        parts = list(zip(x.double().split(size), y.double().split(size), strict=True))
+        for _ in range(3):
+            loss = update(model, optimizer, iter(parts), len(parts), loss_of, clip=clip)
+        weights.append(torch.cat([model.weight.flatten(), model.bias, loss[None]]).detach())
+    torch.testing.assert_close(weights[1], weights[0], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(weights[2], weights[0], rtol=1e-12, atol=1e-12)
+
+
+def test_an_update_needs_a_batch():
+    model = nn.Linear(3, 1)
+    before = model.weight.clone()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(ValueError, match="no parts"):
+        update(model, optimizer, [], 1, loss_of)
+    assert torch.equal(model.weight, before)
+
+
+def test_autocast_is_on_for_the_loss_alone():
+    kinds = []
+
+    def look(model, batch):
+        loss = loss_of(model, batch)
+        kinds.append(model(batch[0]).dtype)
+        return loss
+
+    model = nn.Linear(3, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for precision in ("fp32", "bf16"):
+        update(model, optimizer, [data()], 1, look, precision=precision)
+    assert kinds == [torch.float32, torch.bfloat16]
+    assert model.weight.grad.dtype == torch.float32
+    assert not torch.is_autocast_enabled("cpu")
