@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gclib.checks.exercise import exercise
-from gclib.checks.handle import Handle, ModuleHandle, StudentError
+from gclib.checks.handle import Handle, ModuleHandle, Opaque, StudentError
 from gclib.checks.properties import build, input_kept, keeps_float32, raises_value_error
 from gclib.checks.report import Report
 
@@ -114,6 +114,7 @@ _BLOCK_STEPS = {
         "the sum is added to what the block gives: the block takes its place": (
             [[0, 15], [0, 0], [1.5, 0]]
         ),
+        "a ReLU stands between the addition and the block": [[0, 10], [0, 0], [0.5, 0]],
         "x is added behind the block too": [[0, 11], [0, 4], [2.5, 0]],
         "the block is called after the 1×1 convolution, too": [[0, 18], [1, 0], [0.75, 0]],
     },
@@ -404,6 +405,41 @@ def _insert_layers() -> dict[str, tuple[int, ...]]:
     return layers | {"stem.weight": (6, 3, 3, 3), "fc.weight": (4, 6), "fc.bias": (4,)}
 
 
+_NETWORK_CAUSES = {
+    "Missing key": "the old residual block has no numbers for the block: "
+    "load_state_dict(..., strict=False)",
+    "size mismatch": "the new residual block has other sizes than the old one: channels is "
+    "old.conv1.in_channels, width is old.conv1.out_channels",
+    "not subscriptable": "stage is a string: getattr(net, stage) gives its residual blocks",
+    "no attribute 'stage'": "stage is a string: getattr(net, stage) gives its residual blocks",
+    "leaf Variable": "a parameter is changed with nn.init.zeros_(...), or inside of "
+    "torch.no_grad()",
+}
+
+
+def built_network(report: Report, impl: Handle, *arguments, **options) -> ModuleHandle:
+    """What a function that makes a network returns; usual errors get a cause."""
+    what, expected = "returns a network", "a network, an nn.Module"
+    try:
+        network = impl.build(*arguments, **options)
+    except StudentError as error:
+        said = str(error).split("\n")[0]
+        cause = next((cause for text, cause in _NETWORK_CAUSES.items() if text in said), "")
+        if "ValueError" in error.kinds:
+            cause = "these stages and this index exist: -1 is the last residual block of a stage"
+            if " of __init__" in str(error):
+                cause = "the third argument of BottleneckWithBlock is its position: write make=make"
+        if not cause:
+            raise
+        report.fail(what, expected=expected, got=str(error), cause=cause)
+    if isinstance(network, Opaque):
+        cause = "the function returns something else than the network"
+        if network.type_name == "NoneType":
+            cause = "the function ends without return net, or returns what gives nothing back"
+        report.fail(what, expected=expected, got=f"{network.type_name}", cause=cause)
+    return network
+
+
 def insert_case(stages: tuple[str, ...], index: int | None) -> str:
     """How a call is shown to the student."""
     return f"stages={stages}" + ("" if index is None else f", index={index}")
@@ -473,6 +509,10 @@ def _insert_cause(
     """Why blocks are at other places than they should be."""
     reached = {place.split(".")[0] for place in got}
     whole = {place for place in _INSERT_ALL if place.split(".")[0] in stages}
+    if not got and index is not None and index < 0:
+        return (
+            "there is no block: a negative index counts from the end of the stage, -1 is the last"
+        )
     if not got:
         return (
             "there is no block: put each new residual block into its stage (layers[number] = new)"
@@ -490,6 +530,8 @@ def _insert_cause(
         )
     if index is None:
         return "index=None means all residual blocks of a stage, the last one too"
+    if set(got) == whole and index == 0:
+        return "0 is an index too: ask whether index is None"
     if set(got) == whole:
         return "the index is ignored: with an index one residual block in each stage has a block"
     if index < 0:
@@ -592,15 +634,15 @@ def _insert_silent(report: Report, network: ModuleHandle) -> None:
 )
 def e2(impl: Handle, report: Report) -> None:
     """Gains in the stages of a TinyResNet; images ``(N, 3, H, W)`` → ``(N, 4)``."""
-    plain, every = build(report, impl, ()), tuple(INSERT_SIZES)
+    plain, every = built_network(report, impl, ()), tuple(INSERT_SIZES)
     with report.group("blocks at the places asked for"):
-        insert_places(report, build(report, impl, every, None), every, None, _INSERT_ALL)
+        insert_places(report, built_network(report, impl, every, None), every, None, _INSERT_ALL)
         insert_places(report, plain, (), None, ())
         for stages, index, places in _INSERT_CASES:
-            network = build(report, impl, stages, index=index)
+            network = built_network(report, impl, stages, index=index)
             insert_places(report, network, stages, index, places)
         cause = 'the defaults were changed: stages=("c3", "c4", "c5") and index=None'
-        network = build(report, impl)
+        network = built_network(report, impl)
         _insert_places(report, network, "without arguments", every, None, _INSERT_ALL, cause)
     images, weights = report.randn(3, 3, 4, 5), plain.weights()
     _insert_weights(report, plain, network)
@@ -670,7 +712,7 @@ def _identity_layers() -> dict[str, tuple[int, ...]]:
 
 def identity_network(report: Report, impl: Handle) -> ModuleHandle:
     """Build the network; its parameters must be those of TinyGCNet."""
-    network = build(report, impl)
+    network = built_network(report, impl)
     what = "the layers of TinyGCNet"
     found, expected = network.parameters(), _identity_layers()
     if found == expected:
@@ -834,7 +876,7 @@ def e3(impl: Handle, report: Report) -> None:
     weights = network.weights()
     identity_zeros(report, weights)
     identity_others(report, weights)
-    identity_kaiming(report, [build(report, impl).weights() for _ in range(12)])
+    identity_kaiming(report, [built_network(report, impl).weights() for _ in range(12)])
     x = report.randn(4, 3, 5, 5)
     identity_forward(report, network, weights, x)
     _identity_learns(report, network, x)
@@ -944,6 +986,8 @@ def _stage_multiply_add_mistakes(
 
 
 def _stage_kind(value: object) -> str:
+    if isinstance(value, Opaque):
+        return f"a {value.type_name}"
     return "nothing" if value is None else f"a {type(value).__name__}"
 
 
@@ -1095,6 +1139,8 @@ def _layer_cause(error: StudentError, weight: tuple) -> str:
             "1D, 2D, 3D have 3, 4, 5: multiply over weight[1:] and over output, whatever their "
             "length"
         )
+    if "NameError" in error.kinds and "'math'" in str(error):
+        return "write import math in the cell, above the function"
     if "AttributeError" in error.kinds and "'tuple'" in str(error):
         return "weight and output are shapes, tuples of ints: multiply their sizes, math.prod"
     return ""
@@ -1115,6 +1161,10 @@ def check_layer(
         cause = "return the number, as an int"
         if got is None:
             cause = "the function ends without a return statement"
+            if len(weight) != 4:
+                cause += f", for a shape of {len(weight)} axes"
+        elif isinstance(got, Tensor):
+            cause = "return an int, not a tensor: math.prod of a shape gives one"
         elif type(got) is float:
             cause = (
                 "the number is counted, as an int: sizes multiply, nothing is divided; put int() "

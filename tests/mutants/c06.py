@@ -185,6 +185,11 @@ _BLOCK_MUTANTS = [
     Mutant("other default", {'position="after_1x1"': 'position="after_add"'}, "that is after_add"),
     Mutant("branch cut off", {_BLOCK_LAST: "out = self.bn3(self.conv3(out.detach()))"}, "cut off"),
     Mutant("shortcut cut off", {_BLOCK_SUM: "out = x.detach() + out"}, "cut off", hidden=True),
+    Mutant(
+        "a ReLU at the sum",
+        {_BLOCK_SUM: "out = (x + out).relu()"},
+        "between the addition and the block",
+    ),
     Mutant("in place", {_BLOCK_SUM: "out = x.add_(out)"}, "in place"),
     Mutant(
         "other in training",
@@ -446,6 +451,23 @@ _INSERT_MUTANTS = [
         },
         "requires_grad=False for stem.weight, c3.0.conv1.weight, c3.0.bn1.weight and 63 more",
     ),
+    Mutant("strict", {", strict=False": ""}, "has no numbers for the block"),
+    Mutant(
+        "sizes exchanged",
+        {"old.conv1.in_channels, old.conv1.out": "old.conv1.out_channels, old.conv1.in"},
+        "other sizes than the old one",
+    ),
+    Mutant("no getattr", {"getattr(net, stage)": "net.stage"}, "stage is a string"),
+    Mutant("an index of the network", {"getattr(net, stage)": "net[stage]"}, "stage is a string"),
+    Mutant("make as position", {", make=make)": ", make)"}, "is its position: write make=make"),
+    Mutant(
+        "no negative index",
+        {"not -len(layers) <= index": "not 0 <= index"},
+        "these stages and this index exist",
+    ),
+    Mutant("no places", {"[index % len(layers)]": "range(index)"}, "counts from the end"),
+    Mutant("0 is false", {"if index is None else": "if not index else"}, "0 is an index too"),
+    Mutant("returns a list", {"return net": "return [net]"}, "something else than the network"),
     Mutant(
         "a default of one stage",
         {'stages=("c3", "c4", "c5"), index': 'stages=("c4",), index'},
@@ -493,7 +515,7 @@ _INSERT_MUTANTS = [
         {"net = TinyResNet()": "net = TinyResNet()\n    nn.init.normal_(net.fc.bias)"},
         "stem and fc stay those of TinyResNet()",
     ),
-    Mutant("not returned", {"return net": "net"}, "is an nn.Module"),
+    Mutant("not returned", {"return net": "net"}, "without return net"),
     Mutant(
         "the last stage alone is in the path",
         {
@@ -631,6 +653,11 @@ _IDENTITY_MUTANTS = [
     Mutant("weight alone", {_IDENTITY_BIAS: ""}, "the bias of the last layer is not zero"),
     Mutant("bias alone", {_IDENTITY_WEIGHT: ""}, "the weight of the last layer is not zero"),
     Mutant(
+        "zero_ with gradients",
+        {"nn.init.zeros_(module.expand.weight)": "module.expand.weight.zero_()"},
+        "inside of torch.no_grad()",
+    ),
+    Mutant(
         "first block alone",
         {_IDENTITY_BIAS: _IDENTITY_BIAS + "            break\n"},
         "only one of the two blocks",
@@ -735,7 +762,7 @@ _IDENTITY_MUTANTS = [
         {_IDENTITY_LOOP: _IDENTITY_LOOP + "    net.gc1.forward = lambda x: x\n"},
         "something cuts the blocks off",
     ),
-    Mutant("not returned", {"return net": "net"}, "is an nn.Module"),
+    Mutant("not returned", {"return net": "net"}, "without return net"),
     Mutant(
         "shifts of the norms",
         {_IDENTITY_LOOP: _IDENTITY_LOOP + "    nn.init.normal_(net.first.bn1.bias)\n"},
@@ -1061,6 +1088,17 @@ _LAYER_MUTANTS = [
         "printed", {_LAYER_RETURN: "print(results * filter_size)"}, "without a return statement"
     ),
     Mutant("a tuple", {_LAYER_RETURN: "return results, filter_size"}, "as an int"),
+    Mutant("no 3D", {_LAYER_RETURN: f"if len(weight) < 5:\n        {_LAYER_RETURN}"}, "of 5 axes"),
+    Mutant(
+        "a tensor",
+        {_LAYER_RETURN: "return torch.tensor(results * filter_size)"},
+        "not a tensor",
+    ),
+    Mutant(
+        "no import",
+        {_LAYER_RETURN: "return math.prod(weight[1:]) * math.prod(output)"},
+        "import math",
+    ),
     Mutant(
         "four axes",
         {"    filter_size = 1\n": "    filter_size = 1\n    _, c, height, wide = weight\n"},
@@ -1160,6 +1198,7 @@ _ROOF_MUTANTS = [
         "seconds first",
     ),
     Mutant("seconds alone", {_ROOF_RETURN: "return max(compute, memory)"}, "return a pair"),
+    Mutant("a set", {_ROOF_RETURN: 'return {compute, "compute"}'}, "got          a set\n"),
     Mutant("printed", {_ROOF_RETURN: "print(max(compute, memory))"}, "without a return statement"),
     Mutant(
         "the wrong way up",

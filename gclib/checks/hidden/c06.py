@@ -93,11 +93,14 @@ def e2(impl: Handle, report: Report) -> None:
     )
     with report.group("blocks at the places asked for"):
         for stages, index in choices:
-            network = build(report, impl, stages, index)
+            network = c06.built_network(report, impl, stages, index)
             places = _insert_expected(stages, index)
             c06.insert_places(report, network, stages, index, places)
     images = report.randn(2, 3, 5, 3)
-    first, second = build(report, impl, []).weights(), build(report, impl, ()).weights()
+    first, second = (
+        c06.built_network(report, impl, []).weights(),
+        c06.built_network(report, impl, ()).weights(),
+    )
     same = all(torch.equal(first[name], second[name]) for name in first)
     report.true(
         "two networks hold the same numbers",
@@ -108,13 +111,13 @@ def e2(impl: Handle, report: Report) -> None:
     )
     for stages, index in ((["c3", "c4", "c5"], -2), (["c4"], None)):
         with report.group(f"random weights, {c06.insert_case(tuple(stages), index)}"):
-            network = build(report, impl, stages, index=index)
+            network = c06.built_network(report, impl, stages, index=index)
             weights = {n: 0.3 * report.randn(*value.shape) for n, value in first.items()}
             for name in weights:
                 if ".bn" in name and name.endswith("weight"):
                     weights[name] = 0.5 + weights[name].abs()
             places = _insert_expected(tuple(stages), index)
-            plain = build(report, impl, ())  # one that has not yet seen an image
+            plain = c06.built_network(report, impl, ())  # one that has not yet seen an image
             c06.insert_absorbed(report, plain, network, places, weights, images)
     with report.group("what must be refused"):
         for stages in (("c3", "c4", "c5", "c6"), ("C4",), ("stem",), ("c",), ("c4.1",)):
@@ -144,7 +147,7 @@ def e3(impl: Handle, report: Report) -> None:
         for network in networks:
             c06.identity_zeros(report, network.weights())
             c06.identity_others(report, network.weights())
-    c06.identity_kaiming(report, [build(report, impl).weights() for _ in range(12)])
+    c06.identity_kaiming(report, [c06.built_network(report, impl).weights() for _ in range(12)])
     _identity_biases(report, [network.weights() for network in networks])
     network, other = networks[0], networks[1]
     before = other.weights()
