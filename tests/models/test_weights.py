@@ -266,6 +266,18 @@ def test_compiled_networks_and_layers():
     assert all(torch.equal(value, plain[key]) for key, value in ours.state_dict().items())
 
 
+def test_into_a_network_of_several_processes():
+    theirs, ours = wake(small(1)), small()
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        wrapped = nn.parallel.DistributedDataParallel(ours)
+        assert load_weights(wrapped, nn.parallel.DistributedDataParallel(theirs).state_dict()) == []
+    finally:
+        torch.distributed.destroy_process_group()
+    assert same(ours, theirs)
+
+
 def test_residual_blocks_that_share_weights():
     def shared(seed):
         model = small(seed)
