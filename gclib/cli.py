@@ -56,10 +56,13 @@ def build_parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_submit_check)
 
     command = commands.add_parser("data", help="make or check a data set")
-    command.add_argument("dataset", choices=["scenes"])
+    command.add_argument("dataset", choices=["scenes", "imagenet"])
     place = command.add_mutually_exclusive_group(required=True)
     place.add_argument("--out", type=Path, metavar="DIR", help="write the scenes there")
-    place.add_argument("--check", type=Path, metavar="DIR", help="compare with the manifest")
+    place.add_argument("--check", type=Path, metavar="DIR", help="is all there? what is missing?")
+    command.add_argument(
+        "--decode", type=int, default=200, metavar="N", help="of imagenet: images to read; 200"
+    )
     command.add_argument("--count", type=int, default=100, metavar="N", help="default: 100")
     command.add_argument("--seed", type=int, default=0, metavar="S", help="default: 0")
     command.set_defaults(run=_data)
@@ -359,6 +362,8 @@ def _submit_check(options: argparse.Namespace) -> int:
 def _data(options: argparse.Namespace) -> int:
     from gclib.datasets import BrokenData, check_scenes, write_scenes
 
+    if options.dataset == "imagenet":
+        return _data_imagenet(options)
     try:
         if options.out:
             write_scenes(options.out, count=options.count, seed=options.seed)
@@ -366,6 +371,18 @@ def _data(options: argparse.Namespace) -> int:
     except (BrokenData, ValueError, OSError) as error:
         return _fail(error)
     return 0
+
+
+def _data_imagenet(options: argparse.Namespace) -> int:
+    from gclib.datasets.imagenet import check_imagenet
+
+    if options.out:
+        return _fail("imagenet is not made here: gclib data imagenet --check DIR")
+    if options.decode < 0:
+        return _fail(f"--decode {options.decode}: expected 0 or more")
+    report = check_imagenet(options.check, decode=options.decode)
+    print(report)
+    return 1 if report.problems else 0
 
 
 def _train(options: argparse.Namespace) -> int:

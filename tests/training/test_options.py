@@ -76,7 +76,7 @@ def test_what_is_refused(text, message):
 
 
 def test_several_dataclasses_share_a_command_line():
-    arguments = "--lr 0.3 --data here --keep 4 --limit none".split()
+    arguments = ["--lr", "0.3", "--data", "here", "--keep", "4", "--limit", "none"]
     assert parse(arguments, TrainingRecipe, Other, Machine) == [
         {"lr": 0.3},
         {"data": "here", "limit": None},

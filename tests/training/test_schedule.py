@@ -41,7 +41,7 @@ def test_steps_are_torchs():
 
 
 def test_warm_up_from_a_third():
-    """The COCO recipe: 500 updates from a third of the rate; as mmcv's, it has risen a step late."""
+    """The COCO recipe: 500 updates from a third of the rate."""
     factors = [warmup_factor(t, 500, 1 / 3) for t in range(501)]
     assert factors[0] == pytest.approx(1 / 3 + 2 / 3 / 500)
     assert factors[249] == pytest.approx(2 / 3)

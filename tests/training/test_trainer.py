@@ -226,9 +226,7 @@ def test_broken_files_are_counted_and_the_run_goes_on(data, tmp_path):
 
 def test_too_many_broken_files_stop_the_run(data, tmp_path):
     broken_copy(data, tmp_path / "data", 5)
-    with pytest.raises(
-        TrainingError, match=r"more than --max-broken 3; they are named in .*broken"
-    ):
+    with pytest.raises(TrainingError, match=r"more than --max-broken 3; they are named"):
         tiny.run(tmp_path / "data", tmp_path / "run", max_broken=3)
 
 
@@ -312,5 +310,4 @@ def test_the_second_interrupt_ends_at_once():
         time.sleep(0.01)
         assert signals.received == signal.SIGINT
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.1)
+            signal.raise_signal(signal.SIGINT)
