@@ -1,4 +1,4 @@
-"""A small residual network for the lab, with the stages of a ResNet."""
+"""Small residual networks with the stages of a ResNet: for the lab, and for small photographs."""
 
 from __future__ import annotations
 
@@ -68,3 +68,27 @@ class MiniResNet(nn.Module):
         # Mean and spread of a scene's pixels, roughly.
         x = self.relu(self.bn1(self.conv1((images.float() - 60) / 50)))
         return self.head(self.layer4(self.layer3(self.layer2(x))))
+
+
+class MiniResNetClassifier(MiniResNet):
+    """The same stages for classes of images: every convolution 3×3, and a mean over positions.
+
+    For the two-stage recipe in small (:mod:`gclib.training.imagenet`, ``network="mini_resnet"``).
+
+    Args:
+        classes: number of classes.
+        planes: channels inside of the bottlenecks of c3, c4, c5.
+
+    Shape: normalised images ``(N, 3, H, W)`` → logits ``(N, classes)``; for 32×32 pixels c3 has
+    16×16 positions, c4 and c5 have 8×8.
+    """
+
+    def __init__(self, classes: int, *, planes: tuple[int, int, int] = (16, 32, 64)) -> None:
+        super().__init__(classes, planes=planes, local=False)
+        del self.head
+        self.fc = nn.Linear(planes[2] * 4, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Classify images."""
+        x = self.relu(self.bn1(self.conv1(images)))
+        return self.fc(self.layer4(self.layer3(self.layer2(x))).mean((2, 3)))

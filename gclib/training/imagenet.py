@@ -59,7 +59,10 @@ from gclib.datasets.images import (
     make_images,
     train_transform,
 )
-from gclib.models.resnet import NAMES, STRIDES, build_resnet
+from gclib.models.insertion import insert_row
+from gclib.models.mini_resnet import MiniResNetClassifier
+from gclib.models.resnet import NAMES, STRIDES, build_resnet, set_stride
+from gclib.models.weights import load_weights, read_weights
 from gclib.training.checkpoint import write
 from gclib.training.distributed import World
 from gclib.training.loop import AUTOCAST, LossOf
@@ -69,6 +72,7 @@ from gclib.training.recipe import Machine, TrainingRecipe
 from gclib.training.stopping import ignore_in_worker
 
 ROWS = tuple(row for row in ALL_ROWS if row.startswith(("4a/", "4b/")))
+MINI = "mini_resnet"  # for photographs of 32×32 pixels
 STAGES = {
     1: {"epochs": 120, "lr": 0.2, "warmup_epochs": 5.0},
     2: {"epochs": 40, "lr": 0.02, "warmup_epochs": 0.0},
@@ -80,7 +84,7 @@ class ImageNetRecipe(TrainingRecipe):
     """How to train a row of table 4; the sources are in the module's text."""
 
     stage: int = option(2, "1: from scratch, 2: from the weights of stage 1", least=1, most=2)
-    network: str = option("resnet50", "without its blocks", choices=NAMES)
+    network: str = option("resnet50", "without its blocks", choices=(*NAMES, MINI))
     stride_in: str = option("1x1", "convolution that has the stride", choices=STRIDES)
     image_size: int = option(224, "pixels of a crop", least=8)
     resize: int = option(256, "short side before the crop of a test", least=8)
@@ -88,7 +92,7 @@ class ImageNetRecipe(TrainingRecipe):
     aspect: tuple[float, float] = option((3 / 4, 4 / 3), "width over height of a crop", above=0)
     flip: float = option(0.5, "share of mirrored images", least=0, most=1)
     rotation: float = option(0.0, "largest angle of a rotation, in degrees", least=0)
-    jitter: float = option(0.0, "largest change of a pixel's channels, of 255", least=0, most=255)
+    jitter: float = option(0.0, "largest change of an image's channels", least=0, most=255)
     smoothing: float = option(0.0, "of labels", least=0, most=1)
 
     def __post_init__(self) -> None:
@@ -219,13 +223,20 @@ class ImageNet:
 
 def build(recipe: ImageNetRecipe, classes: int = 1000, weights: str | None = None) -> nn.Module:
     """The network of a recipe."""
-    return build_resnet(
-        recipe.network,
-        recipe.row,
-        weights=weights,
-        num_classes=classes,
-        stride_in=recipe.stride_in,
-    )
+    if recipe.network != MINI:
+        return build_resnet(
+            recipe.network,
+            recipe.row,
+            weights=weights,
+            num_classes=classes,
+            stride_in=recipe.stride_in,
+        )
+    model = MiniResNetClassifier(classes)
+    set_stride(model, recipe.stride_in)
+    insert_row(model, recipe.row)
+    if weights is not None:
+        load_weights(model, read_weights(weights, stride_in=recipe.stride_in))
+    return model
 
 
 def loss_of(recipe: ImageNetRecipe) -> LossOf:
