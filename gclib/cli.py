@@ -13,6 +13,8 @@ from pathlib import Path
 
 import gclib
 
+_BENCHED = ("blocks", "networks", "roofline", "course", "grading", "training")
+
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all subcommands."""
@@ -116,7 +118,7 @@ def build_parser() -> argparse.ArgumentParser:
     register(commands)
 
     command = commands.add_parser("bench", help="measure blocks, networks, the machine, the course")
-    command.add_argument("what", choices=["blocks", "networks", "roofline", "course", "grading"])
+    command.add_argument("what", choices=[*_BENCHED])
     command.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="default: cpu")
     command.add_argument("--dtype", nargs="+", choices=["fp32", "bf16"], help="default: both")
     command.add_argument("--block", nargs="+", metavar="NAME", help="default: all; ? lists them")
@@ -138,6 +140,19 @@ def build_parser() -> argparse.ArgumentParser:
     )
     command.add_argument(
         "--count", type=int, default=40, metavar="N", help="of grading: submissions; default: 40"
+    )
+    command.add_argument(
+        "--reference", type=Path, metavar="P", help="of training: torchvision's train.py"
+    )
+    command.add_argument("--batch", type=int, default=16, help="of training: images; default: 16")
+    command.add_argument(
+        "--updates", type=int, default=12, metavar="N", help="of training: of a run; default: 12"
+    )
+    command.add_argument(
+        "--read-by", type=int, default=2, metavar="N", help="of training: processes; default: 2"
+    )
+    command.add_argument(
+        "--network", default="resnet50", metavar="NAME", help="of training; default: resnet50"
     )
     command.add_argument("--threads", type=int, metavar="N", help="of torch; default: all")
     command.add_argument("--quick", action="store_true", help="one small shape, to try the command")
@@ -469,7 +484,7 @@ def _bench(options: argparse.Namespace) -> int:
     rows = options.row or options.table
     if rows and options.what not in ("networks", "roofline"):
         return _fail(f"--row and --table belong to networks and roofline, not to {options.what}")
-    if options.what in ("course", "grading"):
+    if options.what in ("course", "grading", "training"):
         return _bench_processes(options)
     import torch
 
@@ -546,16 +561,32 @@ def _measured(options: argparse.Namespace) -> list[dict]:
 
 
 def _bench_processes(options: argparse.Namespace) -> int:
-    from gclib.bench import course, grading
+    from gclib.bench import course, grading, training
 
+    parts = [*(options.part or [])]
     try:
         if options.what == "course":
             records = course.run(tuple(options.part or course.PARTS), options.rounds)
+        elif options.what == "training":
+            if options.reference is None:
+                return _fail("--reference P is missing: torchvision's classification train.py")
+            half = options.dtype == ["bf16"]
+            records = training.run(
+                options.reference,
+                network=options.network,
+                batch=options.batch,
+                updates=options.updates,
+                workers=options.read_by,
+                rounds=options.rounds,
+                device=options.device,
+                half=half,
+            )
+            parts = [options.network, options.device, "half" if half else "fp32"]
         else:
             records = grading.run(options.count)
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, ValueError, OSError) as error:
         return _fail(error)
-    return _bench_show(options, options.part or [], records)
+    return _bench_show(options, parts, records)
 
 
 def _bench_show(options: argparse.Namespace, parts: list[str], records: list[dict]) -> int:

@@ -77,6 +77,7 @@ _TOOLS = {
         "training/loop.py",
         "training/runs.py",
         "training/scenes.py",
+        "training/schedule.py",
     ),
     "05": ("paper/counts.json",),
     "06": ("models/mini_resnet.py",),
