@@ -109,6 +109,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--convention", metavar="NAME", help="of --layers: paper (default), mmdetection or fvcore"
     )
     command.add_argument(
+        "--runs", type=Path, metavar="DIR", help="read the full trainings below a folder, too"
+    )
+    command.add_argument(
         "--recount", action="store_true", help="count the networks again, do not read the counts"
     )
     command.set_defaults(run=_ledger)
@@ -428,7 +431,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _ledger(options: argparse.Namespace) -> int:
-    from gclib.paper.ledger import as_json, as_markdown, as_text, ledger
+    from gclib.paper.ledger import as_json, as_markdown, as_text, ledger, read_summaries
 
     if options.layers:
         return _layers(options)
@@ -439,7 +442,12 @@ def _ledger(options: argparse.Namespace) -> int:
         from gclib.models.counts import recount
 
         counts = recount()
-    entries = ledger(counts=counts)
+    trained = []
+    if options.runs:
+        trained = read_summaries(options.runs)
+        if not trained:
+            return _fail(f"--runs {options.runs}: no summary.json of a finished training is there")
+    entries = ledger(counts=counts, trained=trained)
     if options.table:
         known = dict.fromkeys(entry.table for entry in entries)
         wanted = {options.table, f"section {options.table}"}

@@ -17,6 +17,10 @@ needs GPUs                          a full training
 
 A number that was derived counts as recalled: a sum of rounded numbers leaves the last digit open.
 
+``gclib ledger --runs DIR`` also reads the summaries of full trainings below a folder. A run counts
+if it was the paper's recipe on the paper's data; figures within half a point of the printed ones
+count as reproduced, a margin that was fixed before any full training was run.
+
 The ledger imports no network. What it says of them comes from ``counts.json``, which
 :mod:`gclib.models.counts` writes; ``gclib ledger --recount`` counts again.
 """
@@ -57,6 +61,8 @@ VERDICTS = (
     "needs GPUs",
 )
 _TRAINED = ("ap", "top", "cosine", "jsd")  # columns that only a full training gives
+FULL_MARGIN = 0.5  # points of accuracy or AP, of a full training
+SUMMARY = "summary.json"
 _OTHERS = ("mmdetection", "fvcore")  # conventions, beside the paper's
 # Claims that repeat a cell, and claims about what GC in all residual blocks adds.
 _OF_CELLS = {
@@ -67,6 +73,8 @@ _OF_CELLS = {
 # Columns whose digits are cut off and not rounded: so are table 5's other accuracies in table 1
 # (75.95 became 75.9), and so all five numbers of this column come out.
 _CUT_OFF = {("5", "params_m")}
+_IMAGENET = "gclib train imagenet --row {row} --stage 2 --data DIR --weights STAGE_1/model.pt"
+_COMMANDS = {"4a": _IMAGENET, "4b": _IMAGENET}  # of full trainings
 _SHARES = {"4.3/params_share": "parameters", "intro/flops": "multiply_adds"}
 LATER = "not computed yet: needs the network, which a later chapter builds"
 
@@ -104,17 +112,22 @@ class Entry:
     command: str | None
 
 
-def ledger(runs: Path | None = None, counts: Mapping[str, Any] | None = None) -> list[Entry]:
+def ledger(
+    runs: Path | None = None,
+    counts: Mapping[str, Any] | None = None,
+    trained: Sequence[Mapping[str, Any]] = (),
+) -> list[Entry]:
     """All entries.
 
     Args:
         runs: folder of the logs; default: the shipped ones.
         counts: of the networks, from :func:`gclib.models.counts.recount`; default: those of
             :func:`read_counts`.
+        trained: summaries of full trainings, from :func:`read_summaries`.
     """
     counts = read_counts() if counts is None else counts
     return [
-        *(_cell(cell, counts) for cell in CELLS),
+        *(_cell(cell, counts, trained) for cell in CELLS),
         *(_claim(claim, counts) for claim in CLAIMS),
         *(_distance(claim, runs) for claim in DISTANCE_CLAIMS),
         *(_comparison(comparison, runs) for comparison in COMPARISONS),
@@ -145,11 +158,62 @@ def _command(seeds: Sequence[int], *rows: str) -> str:
     return f"gclib train {dataset} --row {' '.join(rows)} --seeds {seeds}"
 
 
-def _cell(cell: Cell, counts: Mapping[str, Any]) -> Entry:
+def read_summaries(folder: Path) -> list[dict[str, Any]]:
+    """Summaries of finished trainings anywhere below a folder; files that are none are left out."""
+    found = []
+    for path in sorted(folder.rglob(SUMMARY)):
+        try:
+            summary = json.loads(path.read_text("utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(summary, dict) and {"row", "seed", "figures", "command"} <= summary.keys():
+            found.append(summary)
+    return found
+
+
+def _full(cell: Cell, trained: Sequence[Mapping[str, Any]]) -> Entry | None:
+    """The entry of a column that full trainings of the paper's recipe give."""
+    runs = {
+        run["seed"]: run
+        for run in trained
+        if run["row"] == cell.row and run.get("as_in_paper") and cell.column in run["figures"]
+    }
+    if not runs:
+        return None
+    values = [run["figures"][cell.column] for run in runs.values()]
+    value = sum(values) / len(values)
+    verdict = "not reproduced"
+    if abs(value - cell.printed) <= FULL_MARGIN:
+        verdict = "reproduced" if cell.mark == "read" else "computed; printed value unconfirmed"
+    return Entry(
+        cell.id,
+        cell.table,
+        cell.row,
+        cell.column,
+        cell.printed,
+        cell.mark,
+        value=round(value, cell.digits),
+        interval=[round(min(values), 3), round(max(values), 3)] if len(values) > 1 else None,
+        seeds=len(runs),
+        method="full trainings with the paper's recipe, a mean over seeds (smallest and largest "
+        f"beside it); within {FULL_MARGIN} points counts as reproduced",
+        verdict=verdict,
+        command=next(iter(runs.values()))["command"],
+    )
+
+
+def _cell(
+    cell: Cell, counts: Mapping[str, Any], trained: Sequence[Mapping[str, Any]] = ()
+) -> Entry:
     found = _network(cell, counts)
     value, verdict, method = None, "undecided", LATER
+    command = f"gclib ledger --table {cell.table} --recount" if found else None
     if cell.column.startswith(_TRAINED):
+        if entry := _full(cell, trained):
+            return entry
         method, verdict = "a full training", "needs GPUs"
+        if cell.table in _COMMANDS:
+            command = _COMMANDS[cell.table].format(row=cell.row)
     elif found:
         exact, method = found
         cut_off = (cell.table, cell.column) in _CUT_OFF
@@ -169,7 +233,7 @@ def _cell(cell: Cell, counts: Mapping[str, Any]) -> Entry:
         seeds=None,
         method=method,
         verdict=verdict,
-        command=f"gclib ledger --table {cell.table} --recount" if found else None,
+        command=command,
     )
 
 

@@ -48,6 +48,7 @@ from torch.utils.data import DataLoader, Subset
 
 from gclib.blocks._arguments import check_choice
 from gclib.blocks.registry import ROWS as ALL_ROWS
+from gclib.datasets.imagenet import IMAGENET
 from gclib.datasets.images import (
     MEAN,
     STD,
@@ -72,6 +73,7 @@ from gclib.training.recipe import Machine, TrainingRecipe
 from gclib.training.stopping import ignore_in_worker
 
 ROWS = tuple(row for row in ALL_ROWS if row.startswith(("4a/", "4b/")))
+WHOLE = (IMAGENET.train, IMAGENET.val, IMAGENET.classes)
 MINI = "mini_resnet"  # for photographs of 32×32 pixels
 STAGES = {
     1: {"epochs": 120, "lr": 0.2, "warmup_epochs": 5.0},
@@ -204,6 +206,13 @@ class ImageNet:
             "classes": self.classes,
         }
 
+    def as_in_paper(self) -> bool:
+        """Whether this is the recipe of table 4 on all of ImageNet; the precision may differ."""
+        mine = self.recipe
+        free = {"seed": mine.seed, "stage": mine.stage, "precision": mine.precision}
+        whole = (len(self.train_folder), len(self.test_folder), self.classes)
+        return mine == recipe_of(mine.row, free) and whole == WHOLE
+
     @cached_property
     def _origin(self) -> str | None:
         if self.weights is None or not Path(self.weights).is_file():
@@ -312,6 +321,6 @@ def example_input(recipe: ImageNetRecipe) -> tuple[int, ...]:
     return (1, 3, recipe.image_size, recipe.image_size)
 
 
-DATA_SIZE = (1_281_167, "ImageNet's 1,281,167 training images")
+DATA_SIZE = (WHOLE[0], "ImageNet's 1,281,167 training images")
 Recipe = ImageNetRecipe
 open_task = ImageNet

@@ -80,6 +80,9 @@ class Task(Protocol):
     def about(self) -> dict[str, Any]:
         """Plain values that belong to the weights, for checkpoints and summary."""
 
+    def as_in_paper(self) -> bool:
+        """Whether recipe and data are the paper's, so that the ledger may compare figures."""
+
 
 class Outcome(Protocol):
     """How a run ended; see :func:`train`."""
@@ -523,6 +526,7 @@ class _Run:
             "recipe": recipe,
             "hash": config_hash(recipe),
             "about": self.task.about(),
+            "as_in_paper": self.task.as_in_paper(),
             "machine": {
                 "device": device_name(self.world.device),
                 "processes": self.world.size,

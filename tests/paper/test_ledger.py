@@ -6,7 +6,15 @@ import pytest
 
 from gclib.cli import main
 from gclib.paper.claims import CLAIMS, COMPARISONS, MARGIN
-from gclib.paper.ledger import LATER, VERDICTS, find_entry, judge, ledger, read_counts
+from gclib.paper.ledger import (
+    LATER,
+    VERDICTS,
+    find_entry,
+    judge,
+    ledger,
+    read_counts,
+    read_summaries,
+)
 from gclib.training.runs import log_path, write_json
 from gclib.training.scenes import LAB_ROWS
 
@@ -221,3 +229,41 @@ def test_table_1_in_small_compares_maps_with_inputs(tmp_path):
     objects = find_entry("small/distance_pairing_objects", entries)
     assert (objects.value, objects.verdict) == (-0.2, "not reproduced")
     assert find_entry("small/distance_context_all", entries).verdict == "undecided"
+
+
+def summaries(folder, row, *top1, **values):
+    for seed, value in enumerate(top1):
+        path = folder / row.replace("/", "-") / f"seed-{seed}" / "summary.json"
+        path.parent.mkdir(parents=True)
+        figures = {"top1": value, "top5": 90.0}
+        summary = {"row": row, "seed": seed, "figures": figures, "command": "gclib train ..."}
+        path.write_text(json.dumps(summary | {"as_in_paper": True} | values), encoding="utf-8")
+
+
+def test_full_trainings_fill_the_cells_that_need_gpus(tmp_path):
+    summaries(tmp_path / "a", "4a/gc_all", 77.5, 77.6)
+    summaries(tmp_path / "b", "4a/nl_1", 75.0)
+    summaries(tmp_path / "c", "4a/gc_1", 77.3, as_in_paper=False)  # another recipe, or other data
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/summary.json").write_text("{", encoding="utf-8")
+    trained = read_summaries(tmp_path)
+    assert len(trained) == 4
+    entries = ledger(trained=trained)
+    gc = find_entry("4a/gc_all:top1", entries)
+    assert (gc.value, gc.interval, gc.seeds) == (77.55, [77.5, 77.6], 2)
+    assert gc.verdict == "computed; printed value unconfirmed"  # 77.70 is recalled
+    assert find_entry("4a/gc_all:top5", entries).verdict == "not reproduced"
+    nl = find_entry("4a/nl_1:top1", entries)
+    assert (nl.value, nl.interval, nl.verdict) == (75.0, None, "not reproduced")
+    untouched = find_entry("4a/gc_1:top1", entries)
+    assert (untouched.value, untouched.verdict) == (None, "needs GPUs")
+    assert untouched.command.startswith("gclib train imagenet --row 4a/gc_1")
+
+
+def test_a_folder_without_trainings_is_said(tmp_path, capsys):
+    assert main(["ledger", "--runs", str(tmp_path)]) == 2
+    assert "no summary.json of a finished training" in capsys.readouterr().err
+    summaries(tmp_path, "4a/gc_all", 77.6)
+    assert main(["ledger", "--runs", str(tmp_path), "--table", "4a", "--json"]) == 0
+    found = {e["id"]: e for e in json.loads(capsys.readouterr().out)}
+    assert found["4a/gc_all:top1"]["value"] == 77.6

@@ -184,6 +184,16 @@ def test_recipes_that_are_refused(values, message):
         recipe_of("4a/gc_all", values)
 
 
+def test_only_the_papers_recipe_on_the_papers_data_is_compared_with_it(data, monkeypatch):
+    task = ImageNet(recipe_of("4a/gc_all", {"stage": 1, "seed": 3, "precision": "fp32"}), data)
+    assert not task.as_in_paper()  # 32 images
+    monkeypatch.setattr(imagenet, "WHOLE", (32, 8, 4))
+    assert task.as_in_paper()
+    for change in ({"epochs": 119}, {"stride_in": "3x3"}, {"batch_size": 256}):
+        values = {"stage": 1, "seed": 3} | change
+        assert not ImageNet(recipe_of("4a/gc_all", values), data).as_in_paper()
+
+
 def test_rows_of_other_tables_are_refused():
     with pytest.raises(BadOption, match="expected one of '4a/baseline'"):
         recipe_of("2a/gc_all")

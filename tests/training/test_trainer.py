@@ -50,6 +50,7 @@ def test_a_run_learns_and_says_what_it_was(whole):
     assert summary["best"]["top1"] == max(e["top1"] for e in summary["evaluations"])
     assert summary["updates"] == 18
     assert summary["recipe"]["lr"] == 0.05
+    assert summary["as_in_paper"] is False
     assert summary["about"] == {"stride_in": "1x1", "started_from": None, "classes": 3}
     log = read_log(whole / "log.jsonl")
     steps = [line["step"] for line in log if line["event"] == "train"]
