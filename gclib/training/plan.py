@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -61,11 +62,15 @@ def plan(module: Any, recipe: TrainingRecipe, machine: Machine, world: World, ex
     yield f"memory: {probed['memory_mib'] / 1024:.2f} GiB " + (
         "of the GPU" if world.device.type == "cuda" else "of the process"
     )
+    unit = module.open_task.unit
     yield (
-        f"time: {duration(seconds)} for the updates ({speed:.1f} {module.open_task.unit}/s from "
+        f"time: {duration(seconds)} for the updates ({speed:.1f} {unit}/s from "
         f"{probed['updates']} probed forward and backward passes of {recipe.micro_batch}; reading "
         "data and evaluation not counted)"
     )
+    if world.device.type == "cpu" and recipe.precision == "bf16":  # not every CPU has it
+        plain = probe(module, replace(recipe, precision="fp32"), machine, world)["seconds"]
+        yield f"with --precision fp32: {recipe.batch_size / (plain * parts):.1f} {unit}/s"
     yield from expected(recipe.row)
 
 

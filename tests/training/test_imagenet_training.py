@@ -70,6 +70,14 @@ def test_a_plan_is_probed_on_this_machine(capsys):
     assert "expected: top1 77.7 (recalled)" in out
 
 
+def test_a_plan_on_a_cpu_says_what_float32_would_do(capsys):
+    small = [word if word != "fp32" else "bf16" for word in SMALL]
+    arguments = ["train", "imagenet", "--row", "4a/baseline", *small, "--plan", "--device", "cpu"]
+    assert main([*arguments, "--micro-batch", "2", "--batch-size", "4"]) == 0
+    said = capsys.readouterr().out.split("with --precision fp32: ")[1]
+    assert float(said.split()[0]) > 0
+
+
 def test_a_plan_counts_the_data_given(data, capsys):
     arguments = ["train", "imagenet", "--row", "4a/baseline", *SMALL, "--plan"]
     assert main([*arguments, "--micro-batch", "2", "--batch-size", "8", "--data", str(data)]) == 0
