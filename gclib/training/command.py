@@ -81,7 +81,7 @@ def _guarded(run: Any, arguments: list[str], program: str) -> int:
     try:
         return run(arguments, program)
     except _SENTENCES as error:
-        return _fail(error)
+        return _fail(_sentence(error))
     except torch.OutOfMemoryError:
         return _fail(
             "the GPU has too little memory: halve --micro-batch (the batch stays the same, more "
@@ -100,6 +100,15 @@ def _guarded(run: Any, arguments: list[str], program: str) -> int:
     finally:
         if sys.exc_info()[0] is None or torch.distributed.is_initialized():
             distributed.finish()
+
+
+def _sentence(error: Exception) -> str:
+    """What to say of an error; one of a reading process comes wrapped in its traceback."""
+    text = str(error)
+    if "Original Traceback" in text:
+        name = type(error).__name__
+        text = text.rsplit(f"{name}: ", 1)[-1].strip()
+    return text or type(error).__name__
 
 
 def _fail(message: object) -> int:

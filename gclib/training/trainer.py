@@ -152,6 +152,9 @@ class _Run:
             return self._train()
 
     def _train(self) -> _Ended:
+        if done := self.world.from_leader(self._finished()):
+            self.say(f"finished already: {self.place.out / SUMMARY}")
+            return _Ended(0, done)
         state = self._find()
         torch.manual_seed(mixed(self.recipe.seed, 0))
         core = self.task.build_model(fresh=state is None)
@@ -187,6 +190,16 @@ class _Run:
             self.say(line)
         with self._logging(), StopSignals() as signals:
             return self._updates(signals)
+
+    def _finished(self) -> dict[str, Any] | None:
+        """The summary, where a run that is to go on has come to its end."""
+        if not (self.place.resume and self.world.leads):
+            return None
+        with contextlib.suppress(ValueError, OSError):  # a damaged one is written again
+            summary = read_summary(self.place.out)
+            if summary and summary.get("recipe") == self.recipe.as_dict():
+                return summary
+        return None
 
     def _find(self) -> dict[str, Any] | None:
         """The checkpoint to go on from, the same in all processes."""

@@ -268,6 +268,21 @@ def test_a_folder_of_imagenet_is_checked(data, tmp_path, capsys):
     assert main(["data", "imagenet", "--out", str(tmp_path / "x")]) == 2
 
 
+def test_a_disk_that_is_gone_is_one_sentence(data, tmp_path, capsys):
+    """All files unreadable, seen by a process that reads data."""
+    shutil.copytree(data, tmp_path / "data")
+    for path in (tmp_path / "data/train").glob("*/*.jpg"):
+        path.write_bytes(b"")
+    arguments = ["--row", "4a/baseline", "--stage", "1", "--data", str(tmp_path / "data"), *SMALL]
+    arguments += ["--batch-size", "8", "--micro-batch", "8", "--out", str(tmp_path / "run")]
+    workers = arguments.index("--workers")
+    arguments[workers + 1] = "1"
+    assert main(["train", "imagenet", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert "images in a row cannot be read: is the disk still there?" in error
+    assert "Traceback" not in error
+
+
 def test_memory_of_a_gpu_that_ran_out_is_one_sentence(monkeypatch, capsys):
     def run(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")

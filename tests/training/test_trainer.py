@@ -196,6 +196,15 @@ def test_a_folder_that_holds_a_run_is_kept(data, whole):
     assert (whole / "summary.json").read_bytes() == before
 
 
+def test_a_finished_run_stays_as_it_is(data, whole):
+    before = {path: path.read_bytes() for path in whole.glob("*.*")}
+    lines = []
+    ended = tiny.run(data, whole, resume=True, say=lines.append)
+    assert lines == [f"finished already: {whole}/summary.json"]
+    assert ended.summary["updates"] == 18
+    assert {path: path.read_bytes() for path in whole.glob("*.*")} == before
+
+
 def test_other_data_is_refused(data, tmp_path):
     tiny.run(data, tmp_path / "run", stop_after=1)
     other = tmp_path / "other"
