@@ -1,0 +1,176 @@
+"""The two-stage recipe of ImageNet in small, on photographs of 32×32 pixels (CIFAR-10).
+
+.. code-block:: bash
+
+    python -m gclib.training.two_stage train --data DIR --seeds 1-5     # into runs/; can be stopped
+    python -m gclib.training.two_stage collect runs data/cifar10        # two_stage.json, for git
+
+Stage 1 trains the plain network once for each seed; stage 2 inserts the blocks of a row and trains
+on, as the paper does with ImageNet. The baseline gets the same second stage without blocks. Every
+run is one of :mod:`gclib.training.imagenet`, with the values of :data:`VALUES`: what differs from
+the paper's recipe is there, and nothing else does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from gclib.paper.ledger import read_summaries
+from gclib.paper.statistics import Interval, paired
+from gclib.training.progress import LOG, read_log
+from gclib.training.runs import write_json
+
+NAME = "two_stage.json"
+ROWS = ("4a/baseline", "4a/nl_1", "4a/snl_1", "4a/gc_1", "4a/gc_all", "4b/avg_scale")
+VALUES = {
+    "network": "mini_resnet",
+    "stride_in": "3x3",
+    "image_size": 32,
+    "resize": 32,
+    "area": (0.36, 1.0),
+    "batch_size": 128,
+    "micro_batch": 128,
+}
+STAGES = {1: {"epochs": 5, "warmup_epochs": 1.0}, 2: {"epochs": 3}}
+MACHINE = {"workers": 1, "threads": 1, "checkpoint_minutes": 3.0, "keep": 1}
+
+_DATA = re.compile(r"--data(?: |=)\S+")
+
+
+def commands(data: Path, seed: int) -> Iterator[list[str]]:
+    """Arguments of ``gclib train`` for a seed: stage 1, then stage 2 of every row."""
+
+    def arguments(row: str, stage: int) -> list[str]:
+        values = {"row": row, "stage": stage, "seed": seed, **VALUES, **STAGES[stage], **MACHINE}
+        found = ["imagenet", "--data", str(data), "--resume", "auto"]
+        for name, value in values.items():
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            found += [f"--{name.replace('_', '-')}", text]
+        return found
+
+    yield arguments(ROWS[0], 1)
+    weights = f"runs/imagenet/4a-baseline/stage-1/seed-{seed}/model.pt"
+    for row in ROWS:
+        yield [*arguments(row, 2), "--weights", weights]
+
+
+def train(data: Path, seeds: Iterable[int], workers: int | None = None) -> int:
+    """Train every row with every seed into ``runs/``, a process for each seed.
+
+    What is finished is not trained again, and what was stopped goes on.
+
+    Returns:
+        The exit status of the first run that failed, or 0.
+    """
+    seeds = list(seeds)
+    with ProcessPoolExecutor(workers) as pool:
+        statuses = list(pool.map(_train_seed, [data] * len(seeds), seeds))
+    return next((status for status in statuses if status), 0)
+
+
+def _train_seed(data: Path, seed: int) -> int:
+    from gclib.training.command import main
+
+    for arguments in commands(data, seed):
+        if status := main(arguments):
+            return status
+    return 0
+
+
+def collect(runs: Path) -> list[dict[str, Any]]:
+    """What git keeps of the runs below a folder: figures, losses, and what repeats them."""
+    found = []
+    for summary in read_summaries(runs):
+        recipe = summary["recipe"]
+        if any(recipe.get(name) != _plain(value) for name, value in VALUES.items()):
+            continue
+        folder = runs / "imagenet" / summary["row"].replace("/", "-")
+        folder = folder / f"stage-{recipe['stage']}" / f"seed-{summary['seed']}"
+        log = [line for line in read_log(folder / LOG) if line["event"] == "train"]
+        found.append(
+            {
+                "row": summary["row"],
+                "stage": recipe["stage"],
+                "seed": summary["seed"],
+                "top1": summary["figures"]["top1"],
+                "evaluations": [[e["epoch"], e["top1"]] for e in summary["evaluations"]],
+                "losses": [[line["step"], round(line["loss"], 4)] for line in log],
+                "rates": [[line["step"], line["lr"]] for line in log],
+                "updates": summary["updates"],
+                "seconds": summary["seconds"],
+                "parameters": summary["parameters"],
+                "started_from": summary["about"]["started_from"],
+                "hash": summary["hash"],
+                "commit": summary["commit"],
+                "versions": summary["versions"],
+                "command": _DATA.sub("--data DIR", summary["command"]),
+            }
+        )
+    return sorted(found, key=lambda run: (run["stage"], ROWS.index(run["row"]), run["seed"]))
+
+
+def differences(logs: Iterable[dict[str, Any]], baseline: str = ROWS[0]) -> dict[str, Interval]:
+    """Row → top-1 over the baseline's second stage, in points, paired over seeds.
+
+    Args:
+        logs: of :func:`collect`, all of stage 2 or more.
+        baseline: the row to compare with.
+
+    Returns:
+        Means with 95 % intervals; rows with fewer than two seeds in common are left out.
+    """
+    second = [log for log in logs if log["stage"] == 2]
+    by_row: dict[str, dict[int, float]] = {}
+    for log in second:
+        by_row.setdefault(log["row"], {})[log["seed"]] = log["top1"]
+    plain = by_row.get(baseline, {})
+    found: dict[str, Interval] = {}
+    for row, values in by_row.items():
+        seeds = sorted(set(values) & set(plain))
+        if row != baseline and len(seeds) >= 2:
+            ours, theirs = ([d[seed] for seed in seeds] for d in (values, plain))
+            found[row] = paired(ours, theirs)
+    return found
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command above; its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m gclib.training.two_stage", allow_abbrev=False)
+    commands_ = parser.add_subparsers(dest="command", required=True)
+    command = commands_.add_parser("train", help="every row with every seed, into runs/")
+    command.add_argument("--data", type=Path, required=True, help="CIFAR-10 as folders of images")
+    command.add_argument("--seeds", default="1-5", help="a seed or a range; default: 1-5")
+    command.add_argument("--workers", type=int, help="processes; default: the number of cores")
+    command = commands_.add_parser("collect", help="write what git keeps of finished runs")
+    command.add_argument("runs", type=Path)
+    command.add_argument("out", type=Path)
+    options = parser.parse_args(arguments)
+    if options.command == "train":
+        first, _, last = options.seeds.partition("-")
+        if not first.isdigit() or (last and not last.isdigit()):
+            parser.error(f"--seeds {options.seeds}: expected a seed or a range, like 1-5")
+        return train(options.data, range(int(first), int(last or first) + 1), options.workers)
+    found = collect(options.runs)
+    if not found:
+        print(f"{options.runs} holds no finished run of this recipe", file=sys.stderr)
+        return 2
+    options.out.mkdir(parents=True, exist_ok=True)
+    write_json(options.out / NAME, found)
+    for row, difference in differences(found).items():
+        print(f"{row:<16} {difference.mean:+.2f} ({difference.low:+.2f} to {difference.high:+.2f})")
+    print(f"{len(found)} runs: {options.out / NAME}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
