@@ -64,6 +64,8 @@ def run(
         )
     if updates <= SKIPPED + 1:
         raise ValueError(f"--updates {updates}: expected at least {SKIPPED + 2}")
+    if batch * updates % CLASSES:
+        raise ValueError(f"--batch {batch} --updates {updates}: expected a product of {CLASSES}·n")
     others = OtherLoad()
     with tempfile.TemporaryDirectory(prefix="gclib-bench-") as scratch:
         data = Path(scratch, "images")
@@ -145,6 +147,8 @@ def _theirs(
     for line in _lines(command, reference.parent):
         if _LINE.match(line):
             moments.append(time.perf_counter())
+    if len(moments) <= SKIPPED:
+        raise RuntimeError(f"{reference} printed {len(moments)} updates: is it torchvision's?")
     return moments[-1] - moments[SKIPPED - 1]
 
 

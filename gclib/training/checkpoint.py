@@ -53,7 +53,7 @@ class Checkpoints:
     def clean(self) -> None:
         """Remove what a killed process left half-written."""
         if self.folder.is_dir():
-            for path in self.folder.glob(f"*{_TEMPORARY}"):
+            for path in self.folder.glob(f"*.pt{_TEMPORARY}"):
                 path.unlink(missing_ok=True)
 
     def save(self, state: Mapping[str, Any], step: int) -> Path:
@@ -65,7 +65,8 @@ class Checkpoints:
         path = self.folder / f"checkpoint-{step:08d}.pt"
         write(path, {"format": FORMAT, **state})
         for old in self.paths()[: -self.keep]:
-            old.unlink(missing_ok=True)
+            if old != path:
+                old.unlink(missing_ok=True)
         return path
 
     def save_best(self, state: Mapping[str, Any]) -> None:
@@ -73,7 +74,7 @@ class Checkpoints:
         write(self.best, {"format": FORMAT, **state})
 
     def newest(self, recipe: Mapping[str, Any]) -> tuple[Path, dict[str, Any], list[str]] | None:
-        """The newest checkpoint that can be read.
+        """The newest checkpoint that can be read; newer ones that cannot are put aside.
 
         Args:
             recipe: of the run that goes on.
@@ -93,6 +94,9 @@ class Checkpoints:
                 damaged.append(str(error))
                 continue
             check_recipe(path, state, recipe)
+            for newer in self.paths():
+                if newer.name > path.name:  # else it would count as one of the last
+                    newer.rename(newer.with_suffix(".damaged"))
             return path, state, damaged
         if damaged:
             raise CheckpointError(f"{'; '.join(damaged)}. Start again in another folder: --out DIR")

@@ -29,6 +29,7 @@ from gclib.training.recipe import Machine, Place
 from gclib.training.trainer import TrainingError, prepared, train
 
 TASKS = {"imagenet": "gclib.training.imagenet"}
+SMOKE_EXAMPLES = 32
 _FLAGS = ("--plan", "--smoke", "--help", "-h")
 
 
@@ -207,7 +208,18 @@ def _plan(module: Any, recipe: Any, machine: Machine, world: Any, wanted: Wanted
 
 def _smoke(module: Any, row: str, values: dict, machine_values: dict, wanted: Wanted) -> int:
     """Both halves of a small run, with a stop between them, from files on disk."""
+    for name, given in (("--out", wanted.out), ("--resume", wanted.resume)):
+        if given is not None:
+            raise Refused(f"{name}: --smoke runs in a folder of its own, leave it out")
+    if "stop_after" in machine_values:
+        raise Refused("--stop-after: --smoke stops by itself, leave it out")
     recipe = module.recipe_of(row, module.SMOKE | values)
+    steps = recipe.epochs * (SMOKE_EXAMPLES // recipe.batch_size)
+    if steps < 2:
+        raise Refused(
+            f"--smoke trains on {SMOKE_EXAMPLES} examples: give a --batch-size of at most "
+            f"{SMOKE_EXAMPLES}, and at least two updates"
+        )
     small = {"workers": 2, "log_every": 1} | machine_values
     machine = override(Machine(), small)
     world = distributed.start(machine.device)
@@ -223,11 +235,11 @@ def _smoke(module: Any, row: str, values: dict, machine_values: dict, wanted: Wa
         out = Path(folder, "run")
 
         def half(resume: bool, **how: Any) -> Any:
-            task = module.open_task(recipe, data, weights)
+            task = module.open_task(recipe, data, weights, few=SMOKE_EXAMPLES)
             place = Place(out=out, resume=resume, command="--smoke")
             return train(task, place, override(machine, how), world, say=_say)
 
-        first = half(False, stop_after=3)
+        first = half(False, stop_after=steps // 2)
         if first.stopped:
             return 128 + first.stopped
         before = Checkpoints(out).paths()
@@ -244,7 +256,7 @@ def _smoke(module: Any, row: str, values: dict, machine_values: dict, wanted: Wa
             )
             if bad
         ]
-        again = _figures(module, Checkpoints(out).best, data, machine, world)
+        again = _figures(module, Checkpoints(out).best, data, machine, world, few=SMOKE_EXAMPLES)
         best = ended.summary["best"]
         if any(again[key] != best[key] for key in again):
             problems.append(f"best.pt gives {again} when it is read, the run said {best}")
@@ -276,16 +288,23 @@ def _evaluate(arguments: list[str], program: str) -> int:
     return 0
 
 
-def _figures(module: Any, path: Path, data: Path, machine: Machine, world: Any) -> dict[str, float]:
+def _figures(
+    module: Any,
+    path: Path,
+    data: Path,
+    machine: Machine,
+    world: Any,
+    *,
+    few: int | None = None,
+) -> dict[str, float]:
     """What a checkpoint reaches on the test data."""
     state = read(path)
-    recipe = module.Recipe(
-        **{
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in state["recipe"].items()
-        }
-    )
-    task = module.open_task(recipe, data, state.get("started_from"))
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in state["recipe"].items()}
+    try:
+        recipe = override(module.recipe_of(values.get("row"), {}), values)
+    except (BadOption, TypeError) as error:
+        raise CheckpointError(f"{path} is of another task or version of gclib ({error})") from None
+    task = module.open_task(recipe, data, state.get("started_from"), few=few)
     model = task.build_model(fresh=False)
     with prepared(machine, world.device):
         try:

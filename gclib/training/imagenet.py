@@ -37,17 +37,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from gclib.blocks._arguments import check_choice
 from gclib.blocks.registry import ROWS as ALL_ROWS
+from gclib.datasets.files import BrokenData
 from gclib.datasets.imagenet import IMAGENET
 from gclib.datasets.images import (
     MEAN,
@@ -103,6 +104,11 @@ class ImageNetRecipe(TrainingRecipe):
             low, high = getattr(self, name)
             if low > high:
                 raise BadOption(f"{name}={low:g},{high:g}: expected the smaller one first")
+        if self.network in ("resnet18", "resnet34") and self.stride_in == "1x1":
+            raise BadOption(
+                f"network={self.network} has no 1×1 convolution for the stride: give --stride-in "
+                "3x3"
+            )
         if self.resize < self.image_size:
             raise BadOption(f"resize={self.resize}: expected at least image_size={self.image_size}")
 
@@ -134,6 +140,8 @@ class ImageNet:
         data: folder with ``train/`` and ``val/``, each with one folder for each class, of any
             number.
         weights: what the network starts from: a path or a name of torchvision's; None for random.
+        few: read so many training images, and a quarter of it for tests, of the folder's first
+            ones; None for all.
 
     Raises:
         BrokenData: the folder does not hold that.
@@ -143,7 +151,14 @@ class ImageNet:
     name, unit, figure = "imagenet", "images", "top1"
     collate = staticmethod(collate)
 
-    def __init__(self, recipe: ImageNetRecipe, data: Path, weights: str | None = None) -> None:
+    def __init__(
+        self,
+        recipe: ImageNetRecipe,
+        data: Path,
+        weights: str | None = None,
+        *,
+        few: int | None = None,
+    ) -> None:
         if recipe.stage == 2 and weights is None:
             raise BadOption(
                 "stage 2 starts from the network of stage 1: --weights RUN/model.pt, or a name of "
@@ -163,6 +178,10 @@ class ImageNet:
         self.train_data = ImageDataset(self.train_folder, crop, seed=recipe.seed)
         centre = eval_transform(recipe.resize, recipe.image_size)
         self.test_data = ImageDataset(self.test_folder, centre, seed=0, substitute=False)
+        if few:
+            self.train_data = _First(self.train_data, few)
+            self.test_data = _First(self.test_data, few // 4)
+        self.unread: list[str] = []
 
     def build_model(self, *, fresh: bool = True) -> nn.Module:
         """The network; with ``fresh``, with the weights it starts from."""
@@ -185,15 +204,18 @@ class ImageNet:
             worker_init_fn=ignore_in_worker,
             generator=torch.Generator().manual_seed(0),
         )
-        first = fifth = count = broken = 0
+        first = fifth = count = 0
+        self.unread = []
         for batch in loader:
-            broken += len(batch.broken)
+            self.unread += batch.broken
             if not len(batch):
                 continue
             logits = predict(model, batch.to(world.device), self.recipe.precision)
             top1, top5 = topk_correct(logits, batch.labels.to(logits.device))
             first, fifth, count = first + top1, fifth + top5, count + len(batch)
-        first, fifth, count, broken = world.total(first, fifth, count, broken)
+        first, fifth, count, broken = world.total(first, fifth, count, len(self.unread))
+        if not count:
+            raise BrokenData(f"no test image can be read, the first is {self.unread[0]}")
         top1, top5 = as_shares((first, fifth), count)
         figures = {"top1": top1, "top5": top5, "images": int(count)}
         return figures | ({"broken": int(broken)} if broken else {})
@@ -209,7 +231,7 @@ class ImageNet:
     def as_in_paper(self) -> bool:
         """Whether this is the recipe of table 4 on all of ImageNet; the precision may differ."""
         mine = self.recipe
-        free = {"seed": mine.seed, "stage": mine.stage, "precision": mine.precision}
+        free = {"seed": mine.seed, "precision": mine.precision}  # stage 2, as in the table
         whole = (len(self.train_folder), len(self.test_folder), self.classes)
         return mine == recipe_of(mine.row, free) and whole == WHOLE
 
@@ -252,18 +274,45 @@ def loss_of(recipe: ImageNetRecipe) -> LossOf:
     """Cross-entropy of the classes, with the recipe's smoothing."""
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
-        logits = model(prepare(batch.images))
+        logits = model(prepare(batch.images, layout_of(model)))
         return F.cross_entropy(logits, batch.labels, label_smoothing=recipe.smoothing)
 
     return loss
 
 
-def prepare(images: Tensor) -> Tensor:
+def prepare(images: Tensor, layout: torch.memory_format = torch.channels_last) -> Tensor:
     """Bytes ``(N, 3, H, W)`` → normalised numbers, where the bytes are."""
-    mean = torch.tensor(MEAN, device=images.device)[:, None, None]
-    spread = torch.tensor(STD, device=images.device)[:, None, None]
-    images = images.to(memory_format=torch.channels_last)
+    mean, spread = _statistics(images.device)
+    images = images.to(memory_format=layout)
     return (images.float() - mean) / spread
+
+
+@cache
+def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    """On a GPU once: a copy to it waits for all that is under way there."""
+    return tuple(torch.tensor(v, device=device)[:, None, None] for v in (MEAN, STD))
+
+
+def layout_of(model: nn.Module) -> torch.memory_format:
+    """The layout of a network's weights, which its maps should have as well."""
+    for weight in model.parameters():
+        if weight.dim() == 4 and weight.shape[1] > 1 and weight[0, 0].numel() > 1:
+            contiguous = weight.is_contiguous()
+            return torch.contiguous_format if contiguous else torch.channels_last
+    return torch.channels_last
+
+
+class _First(Dataset):
+    """The first examples of a data set."""
+
+    def __init__(self, data: ImageDataset, count: int) -> None:
+        self.data, self.count = data, min(count, len(data))
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.data[key]
 
 
 @torch.no_grad()
@@ -271,7 +320,7 @@ def predict(model: nn.Module, batch: Batch, precision: str) -> Tensor:
     """Logits of a batch in float32."""
     dtype = AUTOCAST[precision]
     with torch.autocast(batch.images.device.type, dtype or torch.bfloat16, enabled=bool(dtype)):
-        return model(prepare(batch.images)).float()
+        return model(prepare(batch.images, layout_of(model))).float()
 
 
 # -- what the command needs beside the training --------------------------------------------------

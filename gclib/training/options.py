@@ -15,6 +15,7 @@ Every message names the field, the value and the nearest valid name.
 from __future__ import annotations
 
 import difflib
+import math
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -54,6 +55,8 @@ class Limits:
         for part in value if isinstance(value, tuple) else (value,):
             if part is None:
                 continue
+            if isinstance(part, float) and not math.isfinite(part):
+                raise BadOption(f"{name}={part!r}: expected a finite number")
             if self.choices:
                 try:
                     check_choice(name, part, self.choices)

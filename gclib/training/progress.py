@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -54,11 +55,9 @@ class Log:
         if self.path.is_file():
             self._cut(step)
         self.board = None
-        try:
+        with contextlib.suppress(Exception):  # not installed, or not with this protobuf
             from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            pass
-        else:
+
             self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
 
     def _cut(self, step: int) -> None:
@@ -82,15 +81,18 @@ class Log:
             if not self.full:
                 print(f"{self.path} cannot be written ({error.strerror}): going on without it")
             self.full = True
-        if self.board:
-            for name, value in values.items():
+        try:
+            for name, value in values.items() if self.board else ():
                 if isinstance(value, (int, float)) and not isinstance(value, bool):
                     self.board.add_scalar(f"{event}/{name}", value, step)
+        except OSError:  # raised by the thread that writes: mostly, the disk is full
+            self.board = None
 
     def close(self) -> None:
         """Flush what is left."""
-        if self.board:
-            self.board.close()
+        with contextlib.suppress(OSError):
+            if self.board:
+                self.board.close()
 
 
 def _as_line(value: Mapping[str, Any]) -> str:

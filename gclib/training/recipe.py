@@ -44,15 +44,17 @@ class TrainingRecipe:
     warmup_start: float = option(0.0, "share of the rate where warm-up starts", least=0, most=1)
     clip: float | None = option(None, "largest norm of the gradient", above=0)
     norm: str = option("batch", "BatchNorm: per process, synchronised, frozen", choices=NORMS)
-    precision: str = option("bf16", "of products and convolutions (autocast)", choices=PRECISIONS)
+    precision: str = option("bf16", "autocast; fp32 is TF32 on a GPU", choices=PRECISIONS)
 
     def __post_init__(self) -> None:
         if self.warmup_epochs and self.warmup_steps:
             raise BadOption("warmup_epochs and warmup_steps: give one of them")
         if list(self.drops) != sorted(set(self.drops)):
             raise BadOption(f"drops={self.drops}: expected rising epochs")
-        if self.drops and self.schedule != "steps":
-            raise BadOption("drops belong to schedule=steps")
+        if bool(self.drops) != (self.schedule == "steps"):
+            raise BadOption("schedule=steps and drops belong together: give both or none")
+        if self.warmup_start and not (self.warmup_epochs or self.warmup_steps):
+            raise BadOption("warmup_start needs warmup_epochs or warmup_steps")
         if self.warmup_epochs >= self.epochs and self.warmup_epochs:
             raise BadOption(
                 f"warmup_epochs={self.warmup_epochs:g}: expected fewer than epochs={self.epochs}"
@@ -90,11 +92,11 @@ class Machine:
     deterministic: bool = option(False, "only operations that repeat bit for bit (slower)")
     threads: int | None = option(None, "of torch, for each process", least=1)
     evaluate_every: int = option(1, "epochs between evaluations", least=1)
-    checkpoint_steps: int | None = option(None, "updates between checkpoints", least=1)
+    checkpoint_steps: int | None = option(None, "updates between them, not minutes", least=1)
     checkpoint_minutes: float = option(10.0, "minutes between checkpoints", above=0)
     keep: int = option(2, "how many of the last checkpoints stay", least=1)
     log_every: int = option(50, "updates between lines of log.jsonl", least=1)
-    max_broken: int = option(100, "unreadable files after which the run stops", least=0)
+    max_broken: int = option(100, "unreadable files of a process, then it stops", least=0)
     stop_after: int | None = option(None, "updates after which to save and leave", least=1)
 
 

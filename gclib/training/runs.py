@@ -158,5 +158,8 @@ def _chunks(values: list[float], size: int) -> Iterator[list[float]]:
 def commit() -> str:
     """The version of the code, with a + where files were changed."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:  # no git here
+        return "unknown"
     return done.stdout.strip() or "unknown"

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 from types import FrameType
 from typing import Any
 
-_NAMES = ("SIGINT", "SIGTERM", "SIGUSR1")  # Windows has no SIGUSR1
+_NAMES = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")  # Windows has two of them
+_HEARD = b"Saving after this update; Ctrl-C once more ends at once.\n"
 
 
 class StopSignals:
     """While it is open, a first signal is remembered; a second Ctrl-C ends at once.
 
+    Args:
+        say: say on stderr that a signal was heard, since an update can take minutes.
+
     Attributes:
         received: number of the signal, or 0.
     """
 
-    def __init__(self) -> None:
-        self.received = 0
+    def __init__(self, *, say: bool = False) -> None:
+        self.received, self.say = 0, say
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
         for name in _NAMES:
-            if number := getattr(signal, name, None):
+            number = getattr(signal, name, None)
+            # nohup makes SIGHUP ignored, which it must stay
+            if number and signal.getsignal(number) is not signal.SIG_IGN:
                 try:
                     self._before[number] = signal.signal(number, self._remember)
                 except ValueError:  # not in the main thread: nothing to be done there
@@ -36,6 +44,9 @@ class StopSignals:
     def _remember(self, number: int, frame: FrameType | None) -> None:
         if self.received and number == signal.SIGINT:
             raise KeyboardInterrupt
+        if not self.received and self.say:
+            with contextlib.suppress(OSError):
+                os.write(2, _HEARD)
         self.received = self.received or number
 
 

@@ -17,6 +17,7 @@ import math
 import os
 import platform
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -31,6 +32,7 @@ from gclib.datasets.images import mixed
 from gclib.training.checkpoint import CheckpointError, Checkpoints, write
 from gclib.training.distributed import World
 from gclib.training.loop import config_hash, not_finite, set_rate, update
+from gclib.training.options import differing
 from gclib.training.order import Order
 from gclib.training.progress import LINE_SECONDS, Log, Meter, duration, memory_mib
 from gclib.training.recipe import Machine, Place, TrainingRecipe
@@ -57,6 +59,7 @@ class Task(Protocol):
         unit: of the examples, for ``images/s``.
         figure: which figure of :meth:`evaluate` decides on the best weights; more is better.
         train_data: gives an example for ``(epoch, index)``.
+        unread: paths of test files that the last evaluation could not read.
         collate: makes a batch of examples; it has ``to(device)``, ``len()`` and ``broken``, the
             paths of files that could not be read.
     """
@@ -66,6 +69,7 @@ class Task(Protocol):
     unit: str
     figure: str
     train_data: Dataset
+    unread: list[str]
     collate: Callable[[list], Any]
 
     def build_model(self, *, fresh: bool = True) -> nn.Module:
@@ -122,7 +126,12 @@ def train(
         CheckpointError: a checkpoint does not fit, or the last one cannot be written.
         FloatingPointError: the loss is not finite.
     """
-    return _Run(task, place, machine, world, say if world.leads else _silent).train()
+    try:
+        return _Run(task, place, machine, world, say if world.leads else _silent).train()
+    except BaseException as error:
+        # The frames hold the loader and that its processes, for which Python would wait.
+        traceback.clear_frames(error.__traceback__)
+        raise
 
 
 def _silent(line: str) -> None:
@@ -136,13 +145,22 @@ class _Run:
         self, task: Task, place: Place, machine: Machine, world: World, say: Callable[[str], None]
     ) -> None:
         self.task, self.recipe = task, task.recipe
-        self.place, self.machine, self.world, self.say = place, machine, world, say
+        self.place, self.machine, self.world, self._print = place, machine, world, say
         self.checkpoints = Checkpoints(place.out, machine.keep)
         self.step = 0
         self.seconds = 0.0  # of earlier parts of the run
         self.results: list[dict[str, Any]] = []
         self.broken: set[str] = set()
-        self.broken_in_all = 0
+        self.broken_in_all = self.broken_everywhere = 0
+        self.best: dict[str, Any] | None = None  # the evaluation that best.pt is of
+        self.about = task.about()
+
+    def say(self, line: str) -> None:
+        """Print a line; a terminal that is gone costs lines, never the run."""
+        try:
+            self._print(line)
+        except OSError:
+            self._print = _silent
 
     # -- before the first update -------------------------------------------------------------
 
@@ -186,9 +204,13 @@ class _Run:
         if state:
             self._restore(state)
         self.order_of.first = self.step
+        if self.recipe.warmup_steps > self.steps:
+            raise TrainingError(
+                f"warmup_steps={self.recipe.warmup_steps}: the run has {self.steps} updates"
+            )
         for line in explain(self.recipe, self.world, self.order_of.parts):
             self.say(line)
-        with self._logging(), StopSignals() as signals:
+        with self._logging(), StopSignals(say=self.world.leads) as signals:
             return self._updates(signals)
 
     def _finished(self) -> dict[str, Any] | None:
@@ -205,9 +227,9 @@ class _Run:
         """The checkpoint to go on from, the same in all processes."""
         found, error = None, None
         if self.world.leads:
-            self.checkpoints.clean()
             try:
                 found = self._newest()
+                self.checkpoints.clean()
             except (CheckpointError, TrainingError) as problem:
                 error = problem
         error = self.world.from_leader(error)
@@ -235,19 +257,35 @@ class _Run:
         return state
 
     def _restore(self, state: Mapping[str, Any]) -> None:
-        self.core.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.scaler and state["scaler"]:
-            self.scaler.load_state_dict(state["scaler"])
-        self.step, self.seconds = state["step"], state["seconds"]
-        self.results = [dict(result) for result in state["results"]]
-        self.broken = set(state["broken"])
-        if state["examples"] != len(self.task.train_data):
-            raise TrainingError(
-                f"the checkpoint was made with {state['examples']} examples, the data has "
-                f"{len(self.task.train_data)}: give the same data, or start again with --out DIR"
-            )
-        generators = state["generators"]
+        try:
+            if state["examples"] != len(self.task.train_data):
+                raise TrainingError(
+                    f"the checkpoint was made with {state['examples']} examples, the data has "
+                    f"{len(self.task.train_data)}: give the same data, or start again with --out "
+                    "DIR"
+                )
+            # Where the weights came from is a matter of the first start.
+            self.about = self.about | {"started_from": state["about"]["started_from"]}
+            if lines := differing(state["about"], self.about):
+                raise TrainingError(f"the checkpoint is of other data ({'; '.join(lines)})")
+            self.core.load_state_dict(state["model"])
+            fused = self.optimizer.defaults["fused"]
+            self.optimizer.load_state_dict(state["optimizer"])
+            for group in self.optimizer.param_groups:
+                group["fused"] = fused  # that of this device, not of the one before
+            if self.scaler and state["scaler"]:
+                self.scaler.load_state_dict(state["scaler"])
+            self.step, self.seconds = state["step"], state["seconds"]
+            self.results = [dict(result) for result in state["results"]]
+            self.best = state["best"] and dict(state["best"])
+            self.broken = set(state["broken"])
+            self.broken_everywhere = len(self.broken)
+            generators = state["generators"]
+        except (KeyError, RuntimeError, ValueError) as error:
+            said = str(error).splitlines()[-1].strip()
+            raise CheckpointError(
+                f"the checkpoint does not fit this network ({type(error).__name__}: {said})"
+            ) from None
         if len(generators) != self.world.size:
             self.say(
                 f"the checkpoint is of {len(generators)} processes, here are {self.world.size}: "
@@ -262,30 +300,40 @@ class _Run:
 
     @contextlib.contextmanager
     def _logging(self) -> Iterator[None]:
-        self.log = None
+        self.log, error, lock = None, None, None
         if self.world.leads:
             try:
                 self.place.out.mkdir(parents=True, exist_ok=True)
+                lock = _lock(self.place.out)
                 write_json(self.place.out / RECIPE, self.recipe.as_dict())
                 self.log = Log(self.place.out, self.step)
-            except OSError as error:
-                raise TrainingError(
-                    f"{self.place.out} cannot be written ({error.strerror}): --out DIR names "
+            except OSError as problem:
+                error = TrainingError(
+                    f"{self.place.out} cannot be written ({problem.strerror}): --out DIR names "
                     "another folder"
-                ) from None
+                )
+            except TrainingError as problem:
+                error = problem
+        error = self.world.from_leader(error)
         try:
+            if error:
+                raise error
             yield
         finally:
             if self.log:
                 self.log.close()
+            if lock:
+                lock.close()
 
     # -- updates -----------------------------------------------------------------------------
 
     def _updates(self, signals: StopSignals) -> _Ended:
-        run = torch.compile(self.core) if self.machine.compile else self.core
+        run = self.core
         if self.world.size > 1:
             ids = [self.world.device.index] if self.world.device.type == "cuda" else None
             run = DistributedDataParallel(run, device_ids=ids, gradient_as_bucket_view=True)
+        if self.machine.compile:  # the outer one, so that gradients are exchanged meanwhile
+            run = torch.compile(run)
         self.started = time.perf_counter()
         last_step = self.steps
         if self.machine.stop_after:
@@ -338,10 +386,12 @@ class _Run:
                     said = now
                     self.say(self._line(mean, lr))
                 meter.reset()
-            self._check_broken()
-            if save or ends:
+            too_many = self.broken_in_all > self.machine.max_broken
+            if save or ends or too_many:
                 self._save(must=ends)
                 saved = time.perf_counter()
+            if too_many:
+                raise self._too_many_broken()
             if signal_number and self.step < self.steps:
                 self.say(
                     f"{name_of(signal_number)}: saved at update {self.step} of {self.steps}; go on "
@@ -378,19 +428,20 @@ class _Run:
             if path not in self.broken:
                 self.broken.add(path)
                 if len(self.broken) <= _SHOWN:
-                    self.say(f"cannot be read, another one takes its place: {path}")
+                    shown = os.fsencode(path).decode("utf-8", "replace")
+                    self.say(f"cannot be read, another one takes its place: {shown}")
                 with contextlib.suppress(OSError):
                     self.place.out.mkdir(parents=True, exist_ok=True)
-                    with (self.place.out / BROKEN).open("a", encoding="utf-8") as file:
+                    how = {"encoding": "utf-8", "errors": "surrogateescape"}
+                    with (self.place.out / BROKEN).open("a", **how) as file:
                         file.write(f"{path}\n")
 
-    def _check_broken(self) -> None:
-        if self.broken_in_all > self.machine.max_broken:
-            raise TrainingError(
-                f"{self.broken_in_all} files cannot be read, more than --max-broken "
-                f"{self.machine.max_broken}; they are named in {self.place.out / BROKEN}. Mend or "
-                "remove them, then go on with --resume auto"
-            )
+    def _too_many_broken(self) -> TrainingError:
+        return TrainingError(
+            f"{self.broken_in_all} files cannot be read, more than --max-broken "
+            f"{self.machine.max_broken}; they are named in {self.place.out / BROKEN}. Mend them or "
+            "allow more, and go on with --resume auto"
+        )
 
     def _look(self, losses: list[Tensor], since: int, lr: float, meter: Meter) -> float:
         """The mean loss since the last look, over all processes; stops if it is no number."""
@@ -437,16 +488,21 @@ class _Run:
         finally:
             self.core.train()
         result = {"epoch": self.step // self.per_epoch, "step": self.step, **figures}
-        earlier = [r[self.task.figure] for r in self.results]
         self.results.append(result)
+        self._note_broken(self.task.unread)
+        (self.broken_in_all,) = self.world.largest(len(self.broken))
+        if self.broken_in_all > self.machine.max_broken:
+            raise self._too_many_broken()
         shown = "  ".join(f"{k} {v:.4g}" for k, v in figures.items())
         self.say(f"epoch {result['epoch']}: {shown}  ({duration(time.perf_counter() - start)})")
         if self.log:
             self.log.write(self.step, "evaluation", {"epoch": result["epoch"], **figures})
         value = figures[self.task.figure]
-        if self.world.leads and math.isfinite(value) and all(value > other for other in earlier):
+        better = self.best is None or value > self.best[self.task.figure]
+        if self.world.leads and math.isfinite(value) and better:
             try:
                 self.checkpoints.save_best(self._weights(result))
+                self.best = result
             except CheckpointError as error:
                 self.say(f"{error}; going on")
 
@@ -465,11 +521,19 @@ class _Run:
             "recipe": self.recipe.as_dict(),
             "step": self.step,
             "result": dict(result) if result else None,
-            **self.task.about(),
+            "about": self.about,
+            **self.about,
         }
 
     def _save(self, *, must: bool) -> None:
         """Write a checkpoint; where it is not the last one, a full disk is said and no more."""
+        # The loss of the last update was finite before it; the weights may not be behind it.
+        (spoilt,) = self.world.largest(not all_finite(self.core))
+        if spoilt:
+            raise FloatingPointError(
+                f"the weights after update {self.step - 1} are no numbers: lower the learning rate "
+                f"(lr={self.recipe.largest_lr:g}); the last checkpoint is older and sound"
+            )
         cuda = self.world.device.type == "cuda"
         mine = {
             "cpu": torch.get_rng_state(),
@@ -477,6 +541,7 @@ class _Run:
         }
         generators = self.world.gather(mine)
         broken = sorted(set().union(*self.world.gather(self.broken)))
+        self.broken_everywhere = len(broken)
         error = None
         if self.world.leads:
             state = self._weights() | {
@@ -485,6 +550,7 @@ class _Run:
                 "seconds": self._elapsed(),
                 "results": self.results,
                 "broken": broken,
+                "best": self.best,
                 "examples": len(self.task.train_data),
                 "generators": generators,
             }
@@ -505,8 +571,8 @@ class _Run:
     def _finish(self) -> _Ended:
         error, summary = None, None
         if self.world.leads:
-            summary = self._summary()
             try:
+                summary = self._summary()
                 write(self.place.out / FINAL, {"format": 1, **self._weights(self.results[-1])})
                 write_json(self.place.out / SUMMARY, summary)
             except OSError as problem:
@@ -523,23 +589,23 @@ class _Run:
 
     def _summary(self) -> dict[str, Any]:
         recipe = self.recipe.as_dict()
-        best = max(self.results, key=lambda result: result[self.task.figure])
+        figures = {k: v for k, v in self.results[-1].items() if k not in ("epoch", "step")}
         return {
             "task": self.task.name,
             "row": self.recipe.row,
             "seed": self.recipe.seed,
-            "figures": {k: v for k, v in self.results[-1].items() if k not in ("epoch", "step")},
-            "best": best,
+            "figures": figures,
+            "best": self.best,
             "evaluations": self.results,
             "updates": self.steps,
             "seconds": round(self._elapsed(), 1),
             "parameters": sum(p.numel() for p in self.core.parameters()),
             "examples": len(self.task.train_data),
-            "broken": len(self.broken),
+            "broken": self.broken_everywhere,
             "recipe": recipe,
             "hash": config_hash(recipe),
-            "about": self.task.about(),
-            "as_in_paper": self.task.as_in_paper(),
+            "about": self.about,
+            "as_in_paper": self.task.as_in_paper() and not figures.get("broken"),
             "machine": {
                 "device": device_name(self.world.device),
                 "processes": self.world.size,
@@ -564,6 +630,31 @@ class _Wait:
 
     def __exit__(self, *_: object) -> None:
         self.seconds += time.perf_counter() - self.start
+
+
+def all_finite(model: nn.Module) -> bool:
+    """Whether every parameter and buffer of a model is finite; waits for the device once."""
+    values = [v for v in model.state_dict().values() if v.is_floating_point()]
+    return bool(torch.stack([v.isfinite().all() for v in values]).all()) if values else True
+
+
+def _lock(folder: Path) -> Any:
+    """An open file that keeps other runs out of the folder; None where that is not to be had."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    file = (folder / ".lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise TrainingError(
+            f"another run is at work in {folder}: wait for it, or take another --out DIR"
+        ) from None
+    except OSError:  # some network disks have no locks
+        pass
+    return file
 
 
 @contextlib.contextmanager
@@ -663,4 +754,7 @@ def explain(recipe: TrainingRecipe, world: World, parts: int) -> list[str]:
 def read_summary(folder: Path) -> dict[str, Any] | None:
     """The summary of a finished run; None where there is none."""
     path = folder / SUMMARY
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if not path.is_file():
+        return None
+    summary = json.loads(path.read_text(encoding="utf-8"))
+    return summary if isinstance(summary, dict) else None

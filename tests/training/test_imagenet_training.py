@@ -129,6 +129,11 @@ def test_pixels_are_normalised():
     )[:, None, None]
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
     assert found.is_contiguous(memory_format=torch.channels_last)
+    assert prepare(images, torch.contiguous_format).is_contiguous()
+    convolution = nn.Conv2d(3, 4, 3)
+    assert imagenet.layout_of(convolution) is torch.contiguous_format
+    convolution = convolution.to(memory_format=torch.channels_last)
+    assert imagenet.layout_of(convolution) is torch.channels_last
     assert len(MEAN) == len(STD) == 3
 
 
@@ -162,6 +167,11 @@ def test_test_images_that_cannot_be_read_are_left_out_and_counted(data, tmp_path
     task = ImageNet(small(), tmp_path / "data")
     figures = task.evaluate(task.build_model().eval(), World(), Machine(workers=0))
     assert (figures["images"], figures["broken"]) == (len(task.test_data) - 1, 1)
+    assert len(task.unread) == 1
+    for path in (tmp_path / "data/val").glob("*/*.jpg"):
+        path.write_bytes(b"x")
+    with pytest.raises(BrokenData, match="no test image can be read"):
+        task.evaluate(task.build_model().eval(), World(), Machine(workers=0))
 
 
 def test_the_loss_is_the_networks_cross_entropy(data):
@@ -185,6 +195,7 @@ def test_the_loss_is_the_networks_cross_entropy(data):
         ({"resize": 100}, "expected at least image_size=224"),
         ({"network": "resnet5"}, "did you mean 'resnet50'"),
         ({"lr": 0}, "lr=0: expected more than 0"),
+        ({"network": "resnet18"}, "no 1×1 convolution for the stride: give --stride-in 3x3"),
     ],
 )
 def test_recipes_that_are_refused(values, message):
@@ -193,13 +204,12 @@ def test_recipes_that_are_refused(values, message):
 
 
 def test_only_the_papers_recipe_on_the_papers_data_is_compared_with_it(data, monkeypatch):
-    task = ImageNet(recipe_of("4a/gc_all", {"stage": 1, "seed": 3, "precision": "fp32"}), data)
+    task = ImageNet(recipe_of("4a/gc_all", {"seed": 3, "precision": "fp32"}), data, "w.pt")
     assert not task.as_in_paper()  # 32 images
     monkeypatch.setattr(imagenet, "WHOLE", (32, 8, 4))
     assert task.as_in_paper()
-    for change in ({"epochs": 119}, {"stride_in": "3x3"}, {"batch_size": 256}):
-        values = {"stage": 1, "seed": 3} | change
-        assert not ImageNet(recipe_of("4a/gc_all", values), data).as_in_paper()
+    for change in ({"stage": 1}, {"epochs": 39}, {"stride_in": "3x3"}, {"batch_size": 256}):
+        assert not ImageNet(recipe_of("4a/gc_all", change), data, "w.pt").as_in_paper()
 
 
 def test_rows_of_other_tables_are_refused():
@@ -217,6 +227,9 @@ def test_rows_of_other_tables_are_refused():
         (["--row", "4a/gc_all", "--data", "nowhere", "--weights", "w.pt"], "nowhere"),
         (["--row", "4a/gc_all", "--data", "DATA", "--weights", "no.pt"], "no.pt"),
         (["--row", "4a/gc_all", "--plan", "--smoke"], "give one of them"),
+        (["--row", "4a/gc_all", "--smoke", "--stop-after", "2"], "stops by itself"),
+        (["--row", "4a/gc_all", "--smoke", "--out", "x"], "a folder of its own"),
+        (["--row", "4a/gc_all", "--smoke", "--batch-size", "64"], "at least two updates"),
         (["--row", "4a/gc_all", "--resume", "yes"], "resume='yes': expected one of 'auto'"),
         (["--row", "4a/gc_all", "--precision", "fp16", "--plan", "--device", "cpu"], "needs a GPU"),
         (["--row", "4a/gc_all", "--plan", "--micro-batch", "100"], "does not split into parts"),
@@ -281,6 +294,16 @@ def test_a_disk_that_is_gone_is_one_sentence(data, tmp_path, capsys):
     error = capsys.readouterr().err
     assert "images in a row cannot be read: is the disk still there?" in error
     assert "Traceback" not in error
+
+
+def test_a_checkpoint_of_another_version(data, tmp_path, capsys):
+    from gclib.training.checkpoint import write
+
+    state = {"format": 1, "model": {}, "recipe": small().as_dict() | {"mixup": 0.2}}
+    write(tmp_path / "x.pt", state)
+    arguments = ["--checkpoint", str(tmp_path / "x.pt"), "--data", str(data)]
+    assert main(["evaluate", "imagenet", *arguments]) == 2
+    assert "another task or version of gclib" in capsys.readouterr().err
 
 
 def test_memory_of_a_gpu_that_ran_out_is_one_sentence(monkeypatch, capsys):

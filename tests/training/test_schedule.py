@@ -70,6 +70,6 @@ def test_both_stages_of_the_paper():
 
 
 def test_drops_in_epochs():
-    recipe = override(TrainingRecipe(epochs=12, schedule="steps"), {"drops": (8.0, 11.0)})
+    recipe = override(TrainingRecipe(epochs=12), {"schedule": "steps", "drops": (8.0, 11.0)})
     rates = [recipe.rate(100 * epoch, 100) for epoch in range(12)]
     assert rates == pytest.approx([0.2] * 8 + [0.02] * 3 + [0.002])

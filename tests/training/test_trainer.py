@@ -110,7 +110,7 @@ def test_a_run_that_is_killed_at_random_moments(data, tmp_path, seed):
 
 @POSIX
 @pytest.mark.full
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_a_signal_saves_and_leaves(data, tmp_path, name):
     number = getattr(signal, name)
     command = [sys.executable, str(SCRIPT), "train", str(data), str(tmp_path)]
@@ -129,7 +129,7 @@ def test_a_signal_saves_and_leaves(data, tmp_path, name):
     out, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + number
     assert "go on with --resume auto" in out
-    assert errors == ""
+    assert errors == "Saving after this update; Ctrl-C once more ends at once.\n"
     step = int(out.split("saved at update ")[1].split()[0])
     assert Checkpoints(tmp_path).paths()[-1].name == f"checkpoint-{step:08d}.pt"
 
@@ -278,6 +278,171 @@ def test_evaluation_draws_nothing(data, whole, tmp_path):
     tiny.run(data, tmp_path, evaluate_every=3)
     assert_same(tmp_path, whole)
     assert len(json.loads((tmp_path / "summary.json").read_text("utf-8"))["evaluations"]) == 1
+
+
+def test_an_error_without_a_sentence_ends_the_process(data, tmp_path):
+    """The processes that read data ignore SIGTERM, and Python waits for them at its end."""
+    code = f"""
+import sys; sys.path.insert(0, {str(SCRIPT.parent)!r})
+import tiny
+tiny.Tiny.loss = lambda self, model, batch: model.no_such_thing
+tiny.run({str(data)!r}, {str(tmp_path / "run")!r})
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=ONE_THREAD,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "no_such_thing" in done.stderr
+
+
+def test_without_git_a_run_finishes(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    ended = tiny.run(data, tmp_path / "run", values={"epochs": 1})
+    assert ended.summary["commit"] == "unknown"
+
+
+def test_a_damaged_checkpoint_costs_no_good_one(data, whole, tmp_path):
+    tiny.run(data, tmp_path, stop_after=6, checkpoint_steps=3, keep=2)
+    newest = Checkpoints(tmp_path).paths()[-1]
+    newest.write_bytes(b"x")
+    lines = []
+    tiny.run(data, tmp_path, resume=True, stop_after=1, keep=1, say=lines.append)
+    assert "is damaged" in lines[0]
+    assert [p.name for p in Checkpoints(tmp_path).paths()] == ["checkpoint-00000004.pt"]
+    assert newest.with_suffix(".damaged").exists()
+    tiny.run(data, tmp_path, resume=True)
+    assert_same(tmp_path, whole)
+
+
+def test_weights_that_are_no_numbers_are_not_saved(data, tmp_path, monkeypatch):
+    """A finite loss with a gradient that is none, in the last update of all."""
+    loss_of, seen = tiny.Tiny.loss, []
+
+    def loss(self, model, batch):
+        seen.append(batch)
+        weight = next(model.parameters())
+        nothing = (weight - weight.detach()).sum().sqrt() if len(seen) == 12 else 0
+        return loss_of.fget(self)(model, batch) + nothing
+
+    monkeypatch.setattr(tiny.Tiny, "loss", loss)
+    with pytest.raises(FloatingPointError, match="weights after update 5 are no numbers"):
+        tiny.run(data, tmp_path, values={"epochs": 1}, checkpoint_steps=5)
+    assert [p.name for p in Checkpoints(tmp_path).paths()] == ["checkpoint-00000005.pt"]
+    assert not (tmp_path / "model.pt").exists()
+
+
+def test_broken_test_images_are_named_and_limited(data, tmp_path):
+    import shutil
+
+    shutil.copytree(data, tmp_path / "data")
+    paths = sorted((tmp_path / "data/val").glob("*/*.jpg"))
+    for path in paths[:3]:
+        path.write_bytes(b"x")
+    ended = tiny.run(tmp_path / "data", tmp_path / "a", values={"epochs": 1})
+    assert ended.summary["figures"]["images"] == len(paths) - 3
+    assert len((tmp_path / "a/broken.txt").read_text().splitlines()) == 3
+    with pytest.raises(TrainingError, match="3 files cannot be read, more than --max-broken 2"):
+        tiny.run(tmp_path / "data", tmp_path / "b", values={"epochs": 1}, max_broken=2)
+    assert not (tmp_path / "b/best.pt").exists()
+
+
+def test_broken_files_may_be_mended_before_going_on(data, whole, tmp_path):
+    import shutil
+
+    paths = broken_copy(data, tmp_path / "data", 5)
+    with pytest.raises(TrainingError, match="Mend them or allow more, and go on"):
+        tiny.run(tmp_path / "data", tmp_path / "run", max_broken=3)
+    assert Checkpoints(tmp_path / "run").paths()  # nothing of the work is lost
+    for path in paths:
+        shutil.copy(data / path.relative_to(tmp_path / "data"), path)
+    ended = tiny.run(tmp_path / "data", tmp_path / "run", resume=True)
+    assert ended.summary["broken"] > 3
+
+
+def test_the_best_is_the_one_that_was_written(data, tmp_path, monkeypatch):
+    real, fails = Checkpoints.save_best, [False, True, True, True]
+
+    def save_best(self, state):
+        if fails.pop(0):
+            raise CheckpointError("the disk is full")
+        real(self, state)
+
+    monkeypatch.setattr(Checkpoints, "save_best", save_best)
+    ended = tiny.run(data, tmp_path)
+    assert ended.summary["best"]["epoch"] == 1
+    assert checkpoint.read(tmp_path / "best.pt")["result"] == ended.summary["best"]
+
+
+def test_where_the_weights_came_from_stays(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(tiny.Tiny, "about", lambda self: {"started_from": "first"})
+    tiny.run(data, tmp_path, stop_after=2)
+    monkeypatch.setattr(tiny.Tiny, "about", lambda self: {"started_from": "second"})
+    assert tiny.run(data, tmp_path, resume=True).summary["about"] == {"started_from": "first"}
+
+
+def test_other_classes_are_refused(data, tmp_path):
+    tiny.run(data, tmp_path / "run", stop_after=1)
+    tiny.make_images(tmp_path / "data", classes=4, per_class=12, size=(24, 20))
+    with pytest.raises(TrainingError, match=r"of other data \(classes: 3 and 4\)"):
+        tiny.run(tmp_path / "data", tmp_path / "run", resume=True)
+
+
+def test_weights_in_the_place_of_a_checkpoint(data, whole, tmp_path):
+    import shutil
+
+    shutil.copy(whole / "best.pt", tmp_path / "checkpoint-00000006.pt")
+    with pytest.raises(CheckpointError, match="does not fit this network"):
+        tiny.run(data, tmp_path, resume=True)
+
+
+def test_a_name_that_is_no_text(data, tmp_path):
+    (path, *_) = broken_copy(data, tmp_path / "data", 1)
+    try:
+        path.rename(os.fsdecode(os.fsencode(path.parent) + b"/000\xff.jpg"))
+    except OSError:
+        pytest.skip("this disk takes no such name")
+    lines = []
+    ended = tiny.run(tmp_path / "data", tmp_path / "run", values={"epochs": 1}, say=lines.append)
+    assert ended.summary["broken"] == 1
+    assert b"000\xff.jpg" in (tmp_path / "run/broken.txt").read_bytes()
+    assert any("000\N{REPLACEMENT CHARACTER}.jpg" in line for line in lines)
+
+
+def test_one_run_at_a_time_in_a_folder(data, tmp_path):
+    pytest.importorskip("fcntl", reason="locks of POSIX")
+    with trainer._lock(tmp_path), pytest.raises(TrainingError, match="another run is at work"):
+        tiny.run(data, tmp_path)
+
+
+def test_files_of_others_stay(data, tmp_path):
+    (tmp_path / "thesis.partial").write_text("mine")
+    tiny.run(data, tmp_path, stop_after=1)
+    assert (tmp_path / "thesis.partial").read_text() == "mine"
+
+
+def test_a_terminal_that_is_gone_costs_lines_alone(data, tmp_path):
+    def say(line):
+        raise BrokenPipeError
+
+    assert tiny.run(data, tmp_path, values={"epochs": 1}, say=say).summary["updates"] == 6
+
+
+def test_a_damaged_summary_is_written_again(data, tmp_path):
+    tiny.run(data, tmp_path, values={"epochs": 1})
+    for text in ("[]", "{"):
+        (tmp_path / "summary.json").write_text(text)
+        assert tiny.run(data, tmp_path, values={"epochs": 1}, resume=True).summary["updates"] == 6
+
+
+def test_a_warm_up_that_is_longer_than_the_run(data, tmp_path):
+    values = {"warmup_epochs": 0.0, "warmup_steps": 100}
+    with pytest.raises(TrainingError, match="warmup_steps=100: the run has 18 updates"):
+        tiny.run(data, tmp_path, values=values)
 
 
 def test_norms_in_one_process():
