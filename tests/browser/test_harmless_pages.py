@@ -214,6 +214,9 @@ def test_jupyterlab_shows_it_and_nothing_happens(room, lab, browser):
                 e => { e.style.height = '40000px' })"""
         )
         seen.page.set_viewport_size({"width": 1280, "height": 20_000})
+        seen.page.wait_for_function(
+            "() => document.querySelectorAll('.jp-Notebook .jp-Cell').length > 30", timeout=60_000
+        )
         seen.page.wait_for_timeout(3000)
         clicked = seen.click_everything(".jp-Notebook")
         assert seen.page.locator(".jp-Notebook .jp-Cell").count() > 30

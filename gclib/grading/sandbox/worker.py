@@ -128,10 +128,10 @@ class Keeper:
 
     def _too_much(self) -> bool:
         """Whether they take too much for longer than one that starts a program counts twice."""
-        for _ in range(2):
+        for pause in (0.005, 0.02, 0.06):  # the later ones for a machine that is very busy
             if self.others.memory() <= self.most:
                 return False
-            time.sleep(0.005)
+            time.sleep(pause)
         return True
 
     def end(self, state: bytes) -> None:
