@@ -121,6 +121,8 @@ def test_a_signal_saves_and_leaves(data, tmp_path, name):
         text=True,
         env=ONE_THREAD,
         start_new_session=True,
+        # As from a terminal: a test run in the background inherits ignored signals.
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
     )
     for line in process.stdout:
         if "epoch 3:" in line:
@@ -267,11 +269,11 @@ def test_a_loss_that_is_no_number_stops_and_spoils_no_checkpoint(data, tmp_path)
 
 def test_torchs_switches_and_generators_are_put_back(data, tmp_path):
     torch.manual_seed(0)
-    threads = torch.get_num_threads()
+    threads, handler = torch.get_num_threads(), signal.getsignal(signal.SIGINT)
     tiny.run(data, tmp_path, stop_after=1)
     assert torch.get_num_threads() == threads
     assert not torch.are_deterministic_algorithms_enabled()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_evaluation_draws_nothing(data, whole, tmp_path):
@@ -477,7 +479,26 @@ def test_a_half_written_line_is_left_out(tmp_path):
     assert read_log(path) == [{"step": 1, "event": "train"}]
 
 
-def test_the_second_interrupt_ends_at_once():
+@pytest.fixture
+def heard():
+    """SIGINT is not ignored, as it is in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_what_is_ignored_stays_ignored(heard):
+    """As nohup wants it."""
+    from gclib.training.stopping import StopSignals
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with StopSignals() as signals:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        assert signals.received == 0
+
+
+def test_the_second_interrupt_ends_at_once(heard):
     from gclib.training.stopping import StopSignals
 
     with StopSignals() as signals:
