@@ -7,6 +7,7 @@ checkpoint goes on under its own recipe alone. What does not change the result t
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from gclib.training.options import BadOption, option
 from gclib.training.schedule import cosine, multistep, scaled_lr
 
 PRECISIONS = ("fp32", "bf16", "fp16")
+CORES = min(4, os.cpu_count() or 1)
 NORMS = ("batch", "sync", "frozen")
 
 
@@ -86,7 +88,7 @@ class Machine:
     """What a run takes of its machine; none of it changes what is computed but for rounding."""
 
     device: str = option("auto", "auto, cpu or cuda", choices=("auto", "cpu", "cuda"))
-    workers: int = option(4, "processes that read data, for each training process", least=0)
+    workers: int = option(CORES, "processes that read data, for each training process", least=0)
     channels_last: bool = option(True, "layout of the feature maps")
     compile: bool = option(False, "torch.compile the network")
     deterministic: bool = option(False, "only operations that repeat bit for bit (slower)")

@@ -18,7 +18,6 @@ import os
 import platform
 import time
 import traceback
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -403,18 +402,16 @@ class _Run:
                 return _Ended(0, None)
 
     def _loader(self) -> DataLoader:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "This DataLoader will create")
-            return DataLoader(
-                self.task.train_data,
-                batch_sampler=self.order_of,
-                collate_fn=self.task.collate,
-                num_workers=self.machine.workers,
-                pin_memory=self.world.device.type == "cuda",
-                worker_init_fn=ignore_in_worker,
-                # Its own generator: else a resumed run would draw other numbers from torch's.
-                generator=torch.Generator().manual_seed(mixed(self.recipe.seed, 3)),
-            )
+        return DataLoader(
+            self.task.train_data,
+            batch_sampler=self.order_of,
+            collate_fn=self.task.collate,
+            num_workers=self.machine.workers,
+            pin_memory=self.world.device.type == "cuda",
+            worker_init_fn=ignore_in_worker,
+            # Its own generator: else a resumed run would draw other numbers from torch's.
+            generator=torch.Generator().manual_seed(mixed(self.recipe.seed, 3)),
+        )
 
     def _parts(self, loader: Iterator, waited: _Wait) -> Iterator[Any]:
         for _ in range(self.order_of.parts):
