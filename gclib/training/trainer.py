@@ -19,6 +19,7 @@ import platform
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -87,16 +88,17 @@ class Task(Protocol):
         """Whether recipe and data are the paper's, so that the ledger may compare figures."""
 
 
-class Outcome(Protocol):
-    """How a run ended; see :func:`train`."""
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        stopped: number of the signal that ended it; 0 if none did.
+        summary: what ``summary.json`` holds; None if the run is not finished.
+    """
 
     stopped: int
     summary: dict[str, Any] | None
-
-
-class _Ended:
-    def __init__(self, stopped: int, summary: dict[str, Any] | None) -> None:
-        self.stopped, self.summary = stopped, summary
 
 
 def train(
@@ -117,8 +119,7 @@ def train(
         say: prints a line; called in process 0 alone.
 
     Returns:
-        ``stopped``, the signal that ended it (0: it was finished), and ``summary``, what
-        ``summary.json`` holds, or None.
+        How it ended.
 
     Raises:
         TrainingError: the folder holds another run, or too many files are broken.
@@ -128,7 +129,7 @@ def train(
     try:
         return _Run(task, place, machine, world, say if world.leads else _silent).train()
     except BaseException as error:
-        # The frames hold the loader and that its processes, for which Python would wait.
+        # The frames hold the loader, and its processes would keep Python from ending.
         traceback.clear_frames(error.__traceback__)
         raise
 
@@ -163,15 +164,15 @@ class _Run:
 
     # -- before the first update -------------------------------------------------------------
 
-    def train(self) -> _Ended:
+    def train(self) -> Outcome:
         """See :func:`train`."""
         with prepared(self.machine, self.world.device):
             return self._train()
 
-    def _train(self) -> _Ended:
+    def _train(self) -> Outcome:
         if done := self.world.from_leader(self._finished()):
             self.say(f"finished already: {self.place.out / SUMMARY}")
-            return _Ended(0, done)
+            return Outcome(0, done)
         state = self._find()
         torch.manual_seed(mixed(self.recipe.seed, 0))
         core = self.task.build_model(fresh=state is None)
@@ -326,7 +327,7 @@ class _Run:
 
     # -- updates -----------------------------------------------------------------------------
 
-    def _updates(self, signals: StopSignals) -> _Ended:
+    def _updates(self, signals: StopSignals) -> Outcome:
         run = self.core
         if self.world.size > 1:
             ids = [self.world.device.index] if self.world.device.type == "cuda" else None
@@ -396,10 +397,10 @@ class _Run:
                     f"{name_of(signal_number)}: saved at update {self.step} of {self.steps}; go on "
                     "with --resume auto"
                 )
-                return _Ended(signal_number, None)
+                return Outcome(signal_number, None)
             if ends and self.step < self.steps:
                 self.say(f"saved at update {self.step} of {self.steps}, as --stop-after says")
-                return _Ended(0, None)
+                return Outcome(0, None)
 
     def _loader(self) -> DataLoader:
         return DataLoader(
@@ -565,7 +566,7 @@ class _Run:
     def _elapsed(self) -> float:
         return self.seconds + time.perf_counter() - self.started
 
-    def _finish(self) -> _Ended:
+    def _finish(self) -> Outcome:
         error, summary = None, None
         if self.world.leads:
             try:
@@ -582,7 +583,7 @@ class _Run:
         if error:
             raise error
         self.say(f"finished in {duration(self._elapsed())}: {self.place.out / SUMMARY}")
-        return _Ended(0, summary)
+        return Outcome(0, summary)
 
     def _summary(self) -> dict[str, Any]:
         recipe = self.recipe.as_dict()
