@@ -171,6 +171,12 @@ def read_summaries(folder: Path) -> list[dict[str, Any]]:
     return found
 
 
+def _entry(cell: Cell, **found: Any) -> Entry:
+    """What is printed in a cell, and what was found."""
+    printed_here = (cell.id, cell.table, cell.row, cell.column, cell.printed, cell.mark)
+    return Entry(*printed_here, **found)
+
+
 def _full(cell: Cell, trained: Sequence[Mapping[str, Any]]) -> Entry | None:
     """The entry of a column that full trainings of the paper's recipe give."""
     runs = {
@@ -185,13 +191,8 @@ def _full(cell: Cell, trained: Sequence[Mapping[str, Any]]) -> Entry | None:
     verdict = "not reproduced"
     if abs(value - cell.printed) <= FULL_MARGIN:
         verdict = "reproduced" if cell.mark == "read" else "computed; printed value unconfirmed"
-    return Entry(
-        cell.id,
-        cell.table,
-        cell.row,
-        cell.column,
-        cell.printed,
-        cell.mark,
+    return _entry(
+        cell,
         value=round(value, cell.digits),
         interval=[round(min(values), 3), round(max(values), 3)] if len(values) > 1 else None,
         seeds=len(runs),
@@ -221,13 +222,8 @@ def _cell(
         verdict = _compare(value, cell.printed, cell.mark)
         if cell.id in counts["notes"]:
             method += f"; {counts['notes'][cell.id]}"
-    return Entry(
-        cell.id,
-        cell.table,
-        cell.row,
-        cell.column,
-        cell.printed,
-        cell.mark,
+    return _entry(
+        cell,
         value=value,
         interval=None,
         seeds=None,

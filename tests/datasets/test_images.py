@@ -3,8 +3,11 @@
 import io
 import os
 import pickle
+import shutil
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -153,15 +156,23 @@ def test_damaged_folders_are_named(own, how, message):
         ImageFolder(damage(own, how))
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read all")
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="rights of POSIX")
 def test_a_folder_without_permission(own):
-    home = next((own / "train").iterdir())
-    home.chmod(0)
-    try:
-        with pytest.raises(BrokenData, match="may not be read: ask its owner"):
-            ImageFolder(own / "train")
-    finally:
-        home.chmod(0o755)
+    root = os.geteuid() == 0
+    with tempfile.TemporaryDirectory() as place:  # pytest's own folders are closed to others
+        os.chmod(place, 0o755)
+        shutil.copytree(own / "train", Path(place, "train"))
+        home = next(Path(place, "train").iterdir())
+        home.chmod(0)
+        if root:  # who may read everything
+            os.seteuid(65534)
+        try:
+            with pytest.raises(BrokenData, match="may not be read: ask its owner"):
+                ImageFolder(Path(place, "train"))
+        finally:
+            if root:
+                os.seteuid(0)
+            home.chmod(0o755)
 
 
 def test_both_parts_of_a_data_set(own):
