@@ -39,6 +39,7 @@ CHAPTERS = (
     Chapter("04", "three_steps", "Three steps"),
     Chapter("05", "global_context", "The global context block"),
     Chapter("06", "gcnet", "GCNet"),
+    Chapter("07", "imagenet", "ImageNet"),
 )
 
 

@@ -158,3 +158,39 @@ def positions() -> Figure:
         axis.text(x, -0.86, name, ha="center", va="center", size=10, weight="bold")
         axis.text(x, -1.12, channels, ha="center", va="center", size=9)
     return figure
+
+
+TWO_STAGES_ALT = (
+    "A bar from left to right, stage 1: the plain network, once, 120 epochs. From its end, arrows "
+    "lead to four bars of 40 epochs, stage 2: the baseline without blocks, one NL block, one GC "
+    "block, GC blocks in c3 to c5. Each starts from the same weights."
+)
+_SECOND_STAGES = ("baseline, no blocks", "+ 1 NL", "+ 1 GC", "+ GC in c3 to c5")
+
+
+def two_stages() -> Figure:
+    """Draw how the rows of table 4 share their first stage (section 5.2)."""
+    from matplotlib.figure import Figure
+    from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+
+    figure = Figure(figsize=(8.0, 2.9), layout="constrained")
+    axis = figure.subplots()
+    axis.axis("off")
+    axis.set_xlim(0, 180)
+    axis.set_ylim(-0.6, 4.4)
+
+    def bar(left: float, middle: float, width: float, text: str, colour: str) -> None:
+        style = "round,pad=0,rounding_size=0.15"
+        box = FancyBboxPatch((left, middle - 0.35), width, 0.7, style, fc=colour, ec="#444444")
+        axis.add_patch(box)
+        axis.text(left + width / 2, middle, text, ha="center", va="center", fontsize=9)
+
+    bar(2, 2, 104, "stage 1: the plain network, once, 120 epochs", "#dce6f2")
+    for number, text in enumerate(_SECOND_STAGES):
+        middle = 3.5 - number
+        bar(130, middle, 48, text, "#eeeeee" if not number else "#fbe5d0")
+        arrow = {"arrowstyle": "-|>", "mutation_scale": 10, "color": "#444444"}
+        axis.add_patch(FancyArrowPatch((106, 2), (130, middle), **arrow))
+    axis.text(118, 4.0, "the same\nweights", ha="center", va="center", fontsize=8)
+    axis.text(154, -0.3, "stage 2: 40 epochs each", ha="center", va="center", fontsize=9)
+    return figure

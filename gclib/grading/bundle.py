@@ -64,6 +64,7 @@ _FILES = {
         *(f"cifar10/runs/cifar10-nl_{kind}.json" for kind in _KINDS),
         "cifar10/runs/cifar10-none.json",
     ),
+    "07": ("cifar10/two_stage.json",),
 }
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest time that a zip can hold
 

@@ -14,6 +14,7 @@ the paper's recipe is there, and nothing else does.
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -21,7 +22,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from gclib.paper.ledger import read_summaries
+from gclib.paper.ledger import read_summaries, runs_folder
 from gclib.paper.statistics import Interval, paired
 from gclib.training.progress import LOG, read_log
 from gclib.training.runs import write_json
@@ -113,6 +114,12 @@ def collect(runs: Path) -> list[dict[str, Any]]:
             }
         )
     return sorted(found, key=lambda run: (run["stage"], ROWS.index(run["row"]), run["seed"]))
+
+
+def read_logs() -> list[dict[str, Any]]:
+    """What :func:`collect` left in ``data/`` for the notebook; empty where there is nothing."""
+    path = runs_folder("cifar10").parent / NAME
+    return json.loads(path.read_text("utf-8")) if path.is_file() else []
 
 
 def differences(logs: Iterable[dict[str, Any]], baseline: str = ROWS[0]) -> dict[str, Interval]:

@@ -81,6 +81,24 @@ _TOOLS = {
     ),
     "05": ("paper/counts.json",),
     "06": ("models/mini_resnet.py",),
+    "07": (
+        "datasets/image_files.py",
+        "datasets/image_folder.py",
+        "datasets/imagenet.py",
+        "datasets/images.py",
+        "datasets/pictures.py",
+        "training/checkpoint.py",
+        "training/distributed.py",
+        "training/imagenet.py",
+        "training/metrics.py",
+        "training/options.py",
+        "training/order.py",
+        "training/plan.py",
+        "training/progress.py",
+        "training/recipe.py",
+        "training/stopping.py",
+        "training/two_stage.py",
+    ),
 }
 _LEFT_OUT = {"02": {"analysis/maps.py": {"map_of"}}}
 # What the reader has built once a chapter is done. The framework stands below SNL as well, so that
@@ -117,6 +135,7 @@ _BUILT = {
         "models/slow_only.py",
         "models/weights.py",
     ),
+    "07": ("training/command.py", "training/trainer.py"),
 }
 _NO_COMMANDS = '''"""The commands of an instructor are not in this copy of the course."""
 

@@ -19,6 +19,7 @@ import select
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
 import warnings
@@ -305,6 +306,19 @@ def connect(control: str) -> socket.socket:
     return found
 
 
+def warm_up_optimizers() -> None:
+    """Import what torch's optimizers import at their first use: seconds, which each child saves.
+
+    That asks for folders for temporary files and for a cache; nothing can be written here, and
+    nothing is.
+    """
+    tempfile.tempdir = "/"
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = "/"
+    torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    tempfile.tempdir = None
+    del os.environ["TORCHINDUCTOR_CACHE_DIR"]
+
+
 def main() -> None:
     """Serve the control socket that the first argument names, as the second one says."""
     settings = json.loads(sys.argv[2])
@@ -313,6 +327,7 @@ def main() -> None:
     torch.set_num_threads(1)  # a pool of threads would not survive the fork
     torch.set_num_interop_threads(1)
     torch.zeros(1, requires_grad=True).sum()  # first calls are slow; no backward: it makes threads
+    warm_up_optimizers()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     limits.close_to_children()
     control = connect(sys.argv[1])
