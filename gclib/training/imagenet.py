@@ -149,6 +149,7 @@ class ImageNet:
     """
 
     name, unit, figure = "imagenet", "images", "top1"
+    groups = None  # all crops have one size
     collate = staticmethod(collate)
 
     def __init__(
