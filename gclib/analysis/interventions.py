@@ -27,7 +27,7 @@ def mean_of_all(maps: Tensor) -> Tensor:
 
 
 CHANGES: dict[str, Callable[[Tensor], Tensor] | None] = {
-    "as it is": None,
+    "as they are": None,
     "queries permuted": permuted,
     "the mean of all maps": mean_of_all,
 }

@@ -324,6 +324,11 @@ def predict(model: nn.Module, batch: Batch, precision: str) -> Tensor:
         return model(prepare(batch.images, layout_of(model))).float()
 
 
+def looked_at(model: nn.Module, batch: Batch) -> tuple[Tensor, list[tuple[float, float]]]:
+    """The first image of a batch as the network saw it, and no places to look from."""
+    return batch.images[0], []
+
+
 # -- what the command needs beside the training --------------------------------------------------
 
 SMOKE = {

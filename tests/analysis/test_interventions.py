@@ -37,7 +37,7 @@ def test_changes_act_on_the_output_and_end(kind):
                 results[name] = net(x)
         after = net(x)
     assert torch.equal(before, after)
-    assert torch.equal(results["as it is"], before)
+    assert torch.equal(results["as they are"], before)
     for name in ("queries permuted", "the mean of all maps"):
         assert (results[name] - before).abs().max() > 1e-3, name
 
