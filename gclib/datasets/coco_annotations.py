@@ -354,13 +354,15 @@ def _what_is_odd(name: str, entry: Any) -> str:
         value = entry[key]
         if not isinstance(value, kind):
             return f"has {key} {_short(value)}: expected {_WORDS[kind]}"
-    if name == "annotations" and not all(isinstance(x, (int, float)) for x in entry["bbox"]):
+        if kind is int and abs(value) >= 1 << 63:
+            return f"has an {key} out of range"
+    if name != "annotations":
+        return f"cannot be used: {_short(entry)}"
+    if not all(isinstance(x, (int, float)) for x in entry["bbox"]):
         return f"has the bbox {_short(entry['bbox'])}: expected four numbers"
-    if name == "annotations" and isinstance(entry["segmentation"], dict):
+    if isinstance(entry["segmentation"], dict):
         return "has a broken mask: expected size [height, width] and counts"
-    if name == "annotations":
-        return "has an outline that is no list of lists of numbers"
-    return f"is {_short(entry)}, which holds a number out of range"
+    return "has an outline that is no list of lists of numbers"
 
 
 def _short(value: Any) -> str:
