@@ -108,9 +108,11 @@ def build_parser() -> argparse.ArgumentParser:
     form.add_argument(
         "--figure", type=Path, metavar="FILE", help="draw what was measured in small (.svg, .png)"
     )
-    form.add_argument("--layers", metavar="ROW", help="a network of table 4 or 5, layer by layer")
+    form.add_argument("--layers", metavar="ROW", help="the network of a row, layer by layer")
     command.add_argument(
-        "--convention", metavar="NAME", help="of --layers: paper (default), mmdetection or fvcore"
+        "--convention",
+        metavar="NAME",
+        help="of --layers: paper, detection, mmdetection or fvcore; default: that of the table",
     )
     command.add_argument(
         "--runs", type=Path, metavar="DIR", help="read the full trainings below a folder, too"
@@ -449,7 +451,7 @@ def _ledger(options: argparse.Namespace) -> int:
     if options.recount:
         from gclib.models.counts import recount
 
-        counts = recount()
+        counts = recount(options.table)
     trained = []
     if options.runs:
         trained = read_summaries(options.runs)
@@ -481,12 +483,13 @@ def _ledger(options: argparse.Namespace) -> int:
 
 def _layers(options: argparse.Namespace) -> int:
     from gclib.analysis.networks import as_table
-    from gclib.models.counts import row_layers
+    from gclib.models.counts import convention_of, row_layers
 
     if options.table:
         return _fail("--table: not with --layers, which names the row")
     try:
-        print("\n".join(as_table(row_layers(options.layers), options.convention or "paper")))
+        layers = row_layers(options.layers)
+        print("\n".join(as_table(layers, options.convention or convention_of(options.layers))))
     except ValueError as error:
         return _fail(error)
     return 0
