@@ -59,12 +59,12 @@ def build_parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_submit_check)
 
     command = commands.add_parser("data", help="make or check a data set")
-    command.add_argument("dataset", choices=["scenes", "imagenet"])
+    command.add_argument("dataset", choices=["scenes", "imagenet", "coco"])
     place = command.add_mutually_exclusive_group(required=True)
     place.add_argument("--out", type=Path, metavar="DIR", help="write the scenes there")
     place.add_argument("--check", type=Path, metavar="DIR", help="is all there? what is missing?")
     command.add_argument(
-        "--decode", type=int, default=200, metavar="N", help="of imagenet: images to read; 200"
+        "--decode", type=int, default=200, metavar="N", help="of photographs: how many to read; 200"
     )
     command.add_argument("--count", type=int, default=100, metavar="N", help="default: 100")
     command.add_argument("--seed", type=int, default=0, metavar="S", help="default: 0")
@@ -390,8 +390,8 @@ def _submit_check(options: argparse.Namespace) -> int:
 def _data(options: argparse.Namespace) -> int:
     from gclib.datasets import BrokenData, check_scenes, write_scenes
 
-    if options.dataset == "imagenet":
-        return _data_imagenet(options)
+    if options.dataset in ("imagenet", "coco"):
+        return _data_photographs(options)
     try:
         if options.out:
             write_scenes(options.out, count=options.count, seed=options.seed)
@@ -401,14 +401,17 @@ def _data(options: argparse.Namespace) -> int:
     return 0
 
 
-def _data_imagenet(options: argparse.Namespace) -> int:
-    from gclib.datasets.imagenet import check_imagenet
-
+def _data_photographs(options: argparse.Namespace) -> int:
     if options.out:
-        return _fail("imagenet is not made here: gclib data imagenet --check DIR")
+        name = options.dataset
+        return _fail(f"{name} is not made here: gclib data {name} --check DIR")
     if options.decode < 0:
         return _fail(f"--decode {options.decode}: expected 0 or more")
-    report = check_imagenet(options.check, decode=options.decode)
+    if options.dataset == "coco":
+        from gclib.datasets.coco_check import check_coco as check
+    else:
+        from gclib.datasets.imagenet import check_imagenet as check
+    report = check(options.check, decode=options.decode)
     print(report)
     return 1 if report.problems else 0
 
