@@ -23,7 +23,10 @@ from gclib.datasets.coco_annotations import Annotations
 from gclib.datasets.coco_masks import MissingLibrary, counts_of, decode, encode, encode_counts
 from gclib.datasets.files import BrokenData
 
-pytestmark = pytest.mark.filterwarnings("ignore:The image decoding and encoding:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The image decoding and encoding:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning:pycocotools"),
+]
 
 SIZES = {7: (40, 60), 3: (60, 40), 21: (33, 47), 5: (48, 48)}  # id → height, width; 5 has nothing
 
@@ -820,7 +823,8 @@ def test_what_is_missing_is_named(root):
     ):
         coco_folder(root / "nowhere", "train")
     with pytest.raises(
-        BrokenData, match=r"does not hold val2017/: unpack val2017.zip \(1 GB\) of coco"
+        BrokenData,
+        match=r"hold val2017/ and annotations/instances_val2017.json: unpack val2017.zip \(1 GB\) and",
     ):
         coco_folder(root, "val")
     (root / "val2017").mkdir()
