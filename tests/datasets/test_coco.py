@@ -824,7 +824,7 @@ def test_what_is_missing_is_named(root):
         coco_folder(root / "nowhere", "train")
     with pytest.raises(
         BrokenData,
-        match=r"hold val2017/ and annotations/instances_val2017.json: unpack val2017.zip \(1 GB\) and",
+        match=r"hold val2017/ and annotations/instances_val2017.json: unpack val2017.zip \(1 GB",
     ):
         coco_folder(root, "val")
     (root / "val2017").mkdir()
