@@ -14,6 +14,7 @@ from pathlib import Path
 import gclib
 
 _BENCHED = ("blocks", "networks", "roofline", "course", "grading", "training")
+_FULL = ("imagenet", "coco")  # full recipes; the rest of train is the lab
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -71,10 +72,10 @@ def build_parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser(
         "train",
-        help="train; scenes is the lab, imagenet the full recipe",
-        epilog="gclib train imagenet --help shows the options of the full recipe.",
+        help="train; scenes is the lab, imagenet and coco are full recipes",
+        epilog="gclib train imagenet --help shows the options of a full recipe.",
     )
-    command.add_argument("dataset", choices=["scenes", "cifar10", "imagenet"])
+    command.add_argument("dataset", choices=["scenes", "cifar10", *_FULL])
     command.add_argument(
         "--row",
         nargs="+",
@@ -94,7 +95,10 @@ def build_parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_train)
 
     command = commands.add_parser("evaluate", help="evaluate a checkpoint of a full recipe")
-    command.add_argument("dataset", choices=["imagenet"])
+    command.add_argument("dataset", choices=_FULL)
+
+    command = commands.add_parser("analyse", help="what the blocks of a trained network look at")
+    command.add_argument("dataset", choices=["coco", "folder"])
 
     command = commands.add_parser("ledger", help="the paper's numbers, ours beside them, verdicts")
     command.add_argument("--table", metavar="ID", help="for example 2a, or 5.1 for a section")
@@ -198,7 +202,11 @@ def _seeds(text: str) -> range:
 def main(argv: list[str] | None = None) -> int:
     """Run a subcommand; its exit status."""
     arguments = sys.argv[1:] if argv is None else argv
-    if arguments[:2] in (["train", "imagenet"], ["evaluate", "imagenet"]):
+    if arguments[:1] == ["analyse"]:
+        from gclib.training import analyse
+
+        return analyse.main(arguments[1:])
+    if arguments[:1] in (["train"], ["evaluate"]) and set(arguments[1:2]) & set(_FULL):
         from gclib.training import command  # its options are the fields of a recipe
 
         run = command.main if arguments[0] == "train" else command.evaluate

@@ -82,7 +82,7 @@ def capture(
     handles = []
     with contextlib.ExitStack() as stack:
         for name, module in model.named_modules():
-            if _gives_attention(module):
+            if is_block(module):
                 handles += _hook_own(name, module, captured)
             elif function := attention_of(module):
                 handles.append(_hook_peer(name, module, function, captured))
@@ -96,7 +96,8 @@ def capture(
         yield captured
 
 
-def _gives_attention(module: nn.Module) -> bool:
+def is_block(module: nn.Module) -> bool:
+    """Whether a module is one of the blocks here: its forward takes ``return_attention``."""
     forward = type(module).forward
     return "return_attention" in inspect.signature(forward).parameters
 

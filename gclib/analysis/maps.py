@@ -21,6 +21,7 @@ from gclib.analysis.figures import COLOURS, HEAT, show
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Position = tuple[int, ...]
 
@@ -86,6 +87,21 @@ def grid(
         positions: ``(h, w)`` of the feature map.
         queries: queries of every row, or label → queries.
     """
+    figure, alt, lines = draw_grid(rows, positions, queries)
+    print("\n".join(lines))
+    show(figure, alt)
+
+
+def draw_grid(
+    rows: Mapping[str, tuple[Tensor, Tensor]],
+    positions: Sequence[int],
+    queries: Sequence[Position] | Mapping[str, Sequence[Position]],
+) -> tuple[Figure, str, list[str]]:
+    """Draw what :func:`grid` shows.
+
+    Returns:
+        The figure, its alt text, and a :func:`summary` of each row.
+    """
     by_row = {name: queries[name] if isinstance(queries, Mapping) else queries for name in rows}
     maps = {
         name: [map_of(attention, positions, query).double() for query in by_row[name]]
@@ -110,9 +126,8 @@ def grid(
             _mark(axis, image, positions, query)
             _mark(line[0], image, positions, query, str(number))
             axis.set_title(f"query {number}: {query}", fontsize=9)
-        print(summary(name, maps[name], by_row[name]))
     figure.colorbar(axes[0][1].images[-1], ax=list(axes.flat), shrink=0.7, label="attention")
-    show(figure, _alt(maps))
+    return figure, _alt(maps), [summary(name, maps[name], by_row[name]) for name in rows]
 
 
 def summary(name: str, maps: Sequence[Tensor], queries: Sequence[Position]) -> str:

@@ -149,7 +149,7 @@ class ImageDataset(Dataset[Example]):
                 if not self.substitute:
                     return Example(None, -1, index, tuple(broken))
                 continue
-            with _drawing_from(mixed(self.seed, epoch, index)):
+            with drawing_from(mixed(self.seed, epoch, index)):
                 image = self.transform(image)
             return Example(image, self.folder.label(at), index, tuple(broken))
         raise BrokenData(
@@ -159,7 +159,8 @@ class ImageDataset(Dataset[Example]):
 
 
 @contextlib.contextmanager
-def _drawing_from(seed: int) -> Iterator[None]:
+def drawing_from(seed: int) -> Iterator[None]:
+    """With torch's generator on the CPU set to a seed, and put back behind it."""
     generator = torch.default_generator
     state = generator.get_state()
     generator.manual_seed(seed)

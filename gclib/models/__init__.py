@@ -20,7 +20,9 @@ _LATER = {
         "remove_blocks",
         "without_blocks",
     ),
+    "cascade": ("CascadeHeads", "RegionHeads"),
     "deformable": ("DeformableConv2d", "make_deformable"),
+    "detection": ("DetectorFields", "build_detector", "detector_options"),
     "norms": ("FrozenBatchNorm", "convert_norms", "freeze"),
     "resnet": (
         "build_resnet",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import io
 import os
 import re
@@ -208,3 +209,14 @@ class _Watched(io.RawIOBase):
     def flush(self) -> None:
         if not self.closed:
             self.file.flush()
+
+
+def origin_of(weights: str | None) -> str | None:
+    """What a summary says of the weights that a run started from: a name, or a file's checksum."""
+    if weights is None or not Path(weights).is_file():
+        return weights
+    digest = hashlib.sha256()
+    with Path(weights).open("rb") as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return f"{Path(weights).name}, sha256 {digest.hexdigest()[:16]}"

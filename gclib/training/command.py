@@ -28,7 +28,7 @@ from gclib.training.options import BadOption, help_lines, option, override, pars
 from gclib.training.recipe import Machine, Place
 from gclib.training.trainer import TrainingError, prepared, train
 
-TASKS = {"imagenet": "gclib.training.imagenet"}
+TASKS = {"imagenet": "gclib.training.imagenet", "coco": "gclib.training.coco"}
 SMOKE_EXAMPLES = 32
 _FLAGS = ("--plan", "--smoke", "--help", "-h")
 
@@ -70,15 +70,16 @@ _SENTENCES = (
 
 def main(arguments: Sequence[str], *, program: str = "gclib train") -> int:
     """Train; the exit status: 0, 2 for what cannot be, 130 or 143 after a signal."""
-    return _guarded(_train, list(arguments), program)
+    return guarded(_train, list(arguments), program)
 
 
 def evaluate(arguments: Sequence[str], *, program: str = "gclib evaluate") -> int:
     """Evaluate a checkpoint; the exit status."""
-    return _guarded(_evaluate, list(arguments), program)
+    return guarded(_evaluate, list(arguments), program)
 
 
-def _guarded(run: Any, arguments: list[str], program: str) -> int:
+def guarded(run: Any, arguments: list[str], program: str) -> int:
+    """Call ``run(arguments, program)``; what is wrong ends with one sentence and a status."""
     try:
         return run(arguments, program)
     except _SENTENCES as error:
@@ -298,20 +299,38 @@ def _figures(
     few: int | None = None,
 ) -> dict[str, float]:
     """What a checkpoint reaches on the test data."""
-    state = read(path)
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in state["recipe"].items()}
-    try:
-        recipe = override(module.recipe_of(values.get("row"), {}), values)
-    except (BadOption, TypeError) as error:
-        raise CheckpointError(f"{path} is of another task or version of gclib ({error})") from None
+    recipe, state = recipe_in(module, path)
     task = module.open_task(recipe, data, state.get("started_from"), few=few)
     model = task.build_model(fresh=False)
     with prepared(machine, world.device):
-        try:
-            model.load_state_dict(state["model"])
-        except RuntimeError as error:
-            raise CheckpointError(
-                f"{path} does not fit the data in {data}: {str(error).splitlines()[-1].strip()}"
-            ) from None
+        load(model, state, path, data)
         model = model.to(world.device).eval()
         return task.evaluate(model, world, machine)
+
+
+def recipe_in(module: Any, path: Path) -> tuple[Any, dict[str, Any]]:
+    """The recipe of a checkpoint, and all that the file holds.
+
+    Raises:
+        CheckpointError: the file is none, or of another task.
+    """
+    state = read(path)
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in state["recipe"].items()}
+    try:
+        return override(module.recipe_of(values.get("row"), {}), values), state
+    except (BadOption, TypeError) as error:
+        raise CheckpointError(f"{path} is of another task or version of gclib ({error})") from None
+
+
+def load(model: torch.nn.Module, state: dict[str, Any], path: Path, data: Path) -> None:
+    """Put the weights of a checkpoint into its network.
+
+    Raises:
+        CheckpointError: they do not fit; mostly the data has another number of classes.
+    """
+    try:
+        model.load_state_dict(state["model"])
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{path} does not fit the data in {data}: {str(error).splitlines()[-1].strip()}"
+        ) from None

@@ -37,7 +37,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ from gclib.models.insertion import insert_row
 from gclib.models.mini_resnet import MiniResNetClassifier
 from gclib.models.resnet import NAMES, STRIDES, build_resnet, set_stride
 from gclib.models.weights import load_weights, read_weights
-from gclib.training.checkpoint import write
+from gclib.training.checkpoint import origin_of, write
 from gclib.training.distributed import World
 from gclib.training.loop import AUTOCAST, LossOf
 from gclib.training.metrics import as_shares, topk_correct
@@ -149,6 +149,7 @@ class ImageNet:
     """
 
     name, unit, figure = "imagenet", "images", "top1"
+    groups = None  # all crops have one size
     collate = staticmethod(collate)
 
     def __init__(
@@ -224,7 +225,7 @@ class ImageNet:
         """Where the stride is, and what the weights started from."""
         return {
             "stride_in": self.recipe.stride_in,
-            "started_from": self._origin,
+            "started_from": origin_of(self.weights),
             "classes": self.classes,
         }
 
@@ -234,22 +235,6 @@ class ImageNet:
         free = {"seed": mine.seed, "precision": mine.precision}  # stage 2, as in the table
         whole = (len(self.train_folder), len(self.test_folder), self.classes)
         return mine == recipe_of(mine.row, free) and whole == WHOLE
-
-    @cached_property
-    def _origin(self) -> str | None:
-        if self.weights is None or not Path(self.weights).is_file():
-            return self.weights
-        import hashlib
-
-        with Path(self.weights).open("rb") as file:
-            digest = (
-                hashlib.file_digest(file, "sha256") if hasattr(hashlib, "file_digest") else None
-            )
-            if digest is None:  # Python 3.10
-                digest = hashlib.sha256()
-                while part := file.read(1 << 20):
-                    digest.update(part)
-        return f"{Path(self.weights).name}, sha256 {digest.hexdigest()[:16]}"
 
 
 def build(recipe: ImageNetRecipe, classes: int = 1000, weights: str | None = None) -> nn.Module:
@@ -321,6 +306,11 @@ def predict(model: nn.Module, batch: Batch, precision: str) -> Tensor:
     dtype = AUTOCAST[precision]
     with torch.autocast(batch.images.device.type, dtype or torch.bfloat16, enabled=bool(dtype)):
         return model(prepare(batch.images, layout_of(model))).float()
+
+
+def looked_at(model: nn.Module, batch: Batch) -> tuple[Tensor, list[tuple[float, float]]]:
+    """The first image of a batch as the network saw it, and no places to look from."""
+    return batch.images[0], []
 
 
 # -- what the command needs beside the training --------------------------------------------------

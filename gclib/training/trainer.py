@@ -59,6 +59,7 @@ class Task(Protocol):
         unit: of the examples, for ``images/s``.
         figure: which figure of :meth:`evaluate` decides on the best weights; more is better.
         train_data: gives an example for ``(epoch, index)``.
+        groups: ``(len(train_data),)``, which examples may share a forward pass; None for all.
         unread: paths of test files that the last evaluation could not read.
         collate: makes a batch of examples; it has ``to(device)``, ``len()`` and ``broken``, the
             paths of files that could not be read.
@@ -69,6 +70,7 @@ class Task(Protocol):
     unit: str
     figure: str
     train_data: Dataset
+    groups: Tensor | None
     unread: list[str]
     collate: Callable[[list], Any]
 
@@ -196,6 +198,7 @@ class _Run:
             steps=0,
             rank=self.world.rank,
             processes=self.world.size,
+            groups=self.task.groups,
         )
         self.per_epoch = self.order_of.steps_per_epoch
         self.order_of.steps = self.steps = self.recipe.epochs * self.per_epoch

@@ -3,8 +3,9 @@
 import itertools
 
 import pytest
+import torch
 
-from gclib.training.order import Order, epoch_order, parts_of
+from gclib.training.order import Order, epoch_order, grouped, parts_of
 
 
 def batches(**values):
@@ -66,3 +67,37 @@ def test_batches_that_do_not_split(sizes, message):
 def test_too_few_examples():
     with pytest.raises(ValueError, match="10 examples: expected at least one batch of 12"):
         batches(count=10)
+
+
+GROUPS = torch.tensor([0, 1, 1] * 16 + [1, 0])  # 17 and 33 examples
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_parts_are_of_one_group_for_any_number_of_processes(processes):
+    one = list(batches(groups=GROUPS, steps=8))
+    assert all(len({int(GROUPS[i]) for _, i in part}) == 1 for part in one)
+    assert all(len(part) == 3 for part in one)
+    many = [
+        list(batches(groups=GROUPS, steps=8, rank=r, processes=processes)) for r in range(processes)
+    ]
+    assert [part for parts in zip(*many, strict=True) for part in parts] == one
+
+
+def test_groups_leave_out_only_what_fills_no_part():
+    order = batches(count=50, batch_size=3, groups=GROUPS, steps=32)
+    assert order.steps_per_epoch == 17 // 3 + 33 // 3 == 16
+    for epoch in (0, 1):
+        seen = [i for part in order for e, i in part if e == epoch]
+        assert len(seen) == len(set(seen)) == 48
+        assert sum(int(GROUPS[i]) for i in seen) == 33
+
+
+def test_both_groups_come_from_the_beginning_to_the_end():
+    order = grouped(epoch_order(1000, 0, 0), torch.arange(1000) % 2, 4)
+    kinds = (order.view(-1, 4)[:, 0] % 2).float()
+    assert kinds.view(5, -1).mean(1).sub(0.5).abs().max() < 0.2
+
+
+def test_a_group_that_fills_no_part_is_refused_where_no_batch_is_left():
+    with pytest.raises(ValueError, match="5 examples: expected at least one batch"):
+        batches(count=5, batch_size=4, micro_batch=4, groups=torch.tensor([0, 0, 0, 1, 1]))
