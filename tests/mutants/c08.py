@@ -424,15 +424,7 @@ _RECIPE_MUTANTS = [
     Mutant("no epsilon", {" + self.eps": ""}, "expected", hidden=True),
     Mutant("three GPUs", {"processes > 1": "processes in (2, 8)"}, "with several", hidden=True),
 ]
-_RECIPE_CLASS = """class FrozenNorm(nn.Module):
-    def __init__(self, norm):
-        super().__init__()
-        self.eps = norm.eps
-        for name in ("weight", "bias", "running_mean", "running_var"):
-            self.register_buffer(name, getattr(norm, name).detach().clone())
-
-    def forward(self, x):
-"""
+_RECIPE_CLASS = "class FrozenNorm(NumbersOfNorm):\n    def forward(self, x):\n"
 _RECIPE_VARIANTS = {
     "functional": _RECIPE_CLASS + "        return torch.nn.functional.batch_norm(\n"
     "            x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps\n"
@@ -454,7 +446,7 @@ _RECIPE_VARIANTS = {
     "    net.load_state_dict(weights)\n    for name in ('stem', 'c2'):\n"
     "        part = getattr(net.backbone, name)\n        exchange(part)\n"
     "        for p in part.parameters():\n            p.requires_grad_(False)\n"
-    "    if processes >= 2:\n        for stage in ('c3', 'c4', 'c5'):\n"
+    "    if processes >= 2:\n        for stage in ('c5', 'c4', 'c3'):\n"
     "            old = getattr(net.backbone, stage)\n"
     "            new = nn.SyncBatchNorm.convert_sync_batchnorm(old)\n"
     "            setattr(net.backbone, stage, new)\n    return net\n",
