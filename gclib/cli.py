@@ -59,12 +59,12 @@ def build_parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_submit_check)
 
     command = commands.add_parser("data", help="make or check a data set")
-    command.add_argument("dataset", choices=["scenes", "imagenet"])
+    command.add_argument("dataset", choices=["scenes", "imagenet", "coco"])
     place = command.add_mutually_exclusive_group(required=True)
     place.add_argument("--out", type=Path, metavar="DIR", help="write the scenes there")
     place.add_argument("--check", type=Path, metavar="DIR", help="is all there? what is missing?")
     command.add_argument(
-        "--decode", type=int, default=200, metavar="N", help="of imagenet: images to read; 200"
+        "--decode", type=int, default=200, metavar="N", help="of photographs: how many to read; 200"
     )
     command.add_argument("--count", type=int, default=100, metavar="N", help="default: 100")
     command.add_argument("--seed", type=int, default=0, metavar="S", help="default: 0")
@@ -108,9 +108,11 @@ def build_parser() -> argparse.ArgumentParser:
     form.add_argument(
         "--figure", type=Path, metavar="FILE", help="draw what was measured in small (.svg, .png)"
     )
-    form.add_argument("--layers", metavar="ROW", help="a network of table 4 or 5, layer by layer")
+    form.add_argument("--layers", metavar="ROW", help="the network of a row, layer by layer")
     command.add_argument(
-        "--convention", metavar="NAME", help="of --layers: paper (default), mmdetection or fvcore"
+        "--convention",
+        metavar="NAME",
+        help="of --layers: paper, detection, mmdetection or fvcore; default: that of the table",
     )
     command.add_argument(
         "--runs", type=Path, metavar="DIR", help="read the full trainings below a folder, too"
@@ -388,8 +390,8 @@ def _submit_check(options: argparse.Namespace) -> int:
 def _data(options: argparse.Namespace) -> int:
     from gclib.datasets import BrokenData, check_scenes, write_scenes
 
-    if options.dataset == "imagenet":
-        return _data_imagenet(options)
+    if options.dataset in ("imagenet", "coco"):
+        return _data_photographs(options)
     try:
         if options.out:
             write_scenes(options.out, count=options.count, seed=options.seed)
@@ -399,14 +401,17 @@ def _data(options: argparse.Namespace) -> int:
     return 0
 
 
-def _data_imagenet(options: argparse.Namespace) -> int:
-    from gclib.datasets.imagenet import check_imagenet
-
+def _data_photographs(options: argparse.Namespace) -> int:
     if options.out:
-        return _fail("imagenet is not made here: gclib data imagenet --check DIR")
+        name = options.dataset
+        return _fail(f"{name} is not made here: gclib data {name} --check DIR")
     if options.decode < 0:
         return _fail(f"--decode {options.decode}: expected 0 or more")
-    report = check_imagenet(options.check, decode=options.decode)
+    if options.dataset == "coco":
+        from gclib.datasets.coco_check import check_coco as check
+    else:
+        from gclib.datasets.imagenet import check_imagenet as check
+    report = check(options.check, decode=options.decode)
     print(report)
     return 1 if report.problems else 0
 
@@ -449,7 +454,7 @@ def _ledger(options: argparse.Namespace) -> int:
     if options.recount:
         from gclib.models.counts import recount
 
-        counts = recount()
+        counts = recount(options.table)
     trained = []
     if options.runs:
         trained = read_summaries(options.runs)
@@ -481,12 +486,13 @@ def _ledger(options: argparse.Namespace) -> int:
 
 def _layers(options: argparse.Namespace) -> int:
     from gclib.analysis.networks import as_table
-    from gclib.models.counts import row_layers
+    from gclib.models.counts import convention_of, row_layers
 
     if options.table:
         return _fail("--table: not with --layers, which names the row")
     try:
-        print("\n".join(as_table(row_layers(options.layers), options.convention or "paper")))
+        layers = row_layers(options.layers)
+        print("\n".join(as_table(layers, options.convention or convention_of(options.layers))))
     except ValueError as error:
         return _fail(error)
     return 0

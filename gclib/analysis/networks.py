@@ -94,6 +94,12 @@ class Convention:
 
 _BLOCKS = (ContextBlock, NonLocalBlock)
 _PRODUCTS = {"convolution": 1, "transposed convolution": 1, "linear": 1}
+_PAPER = _PRODUCTS | {
+    "deformable convolution": 1,
+    "matrix product": 1,
+    "average pooling": 1,
+    "broadcast": 1,
+}
 # The classes that mmcv's counter has a hook for; it compares types, so subclasses are free.
 _MMCV = {
     "convolution": ("Conv1d", "Conv2d", "Conv3d"),
@@ -117,13 +123,13 @@ CONVENTIONS: Mapping[str, Convention] = MappingProxyType(
             "(average pooling, addition or multiplication of a context vector). Norms, "
             "activations, softmax, max pooling, biases and shortcuts are free. The paper states no "
             "convention: by this one all FLOPs of table 4 come out but one, +1 NL.",
-            _PRODUCTS
-            | {
-                "deformable convolution": 1,
-                "matrix product": 1,
-                "average pooling": 1,
-                "broadcast": 1,
-            },
+            _PAPER,
+        ),
+        "detection": Convention(
+            "As the paper's, and a transposed convolution of 2×2 with stride 2 counts as a "
+            "convolution at the size of its output: 4 multiply-adds for each that it computes. By "
+            "this one almost all FLOPs of table 2 come out.",
+            _PAPER | {"transposed convolution": 4},
         ),
         "mmdetection": Convention(
             "mmcv's get_model_complexity_info, which mmdetection's tables used: modules with a "

@@ -82,13 +82,16 @@ def coco_folder(root: str | os.PathLike[str], part: str) -> tuple[Path, Path]:
     folder, file = PARTS[part]
     images = _first(root, folder, folder.replace("2017", ""))
     annotations = _first(root / "annotations", file, file.replace("2017", ""))
+    missing, archives = [], []
     if images is None or not images.is_dir():
-        raise BrokenData(
-            f"{root} does not hold {folder}/: unpack {ARCHIVES[part]} of cocodataset.org there"
-        )
+        missing.append(f"{folder}/")
+        archives.append(ARCHIVES[part])
     if annotations is None or not annotations.is_file():
+        missing.append(f"annotations/{file}")
+        archives.append(ANNOTATIONS[part])
+    if missing:
         raise BrokenData(
-            f"{root} does not hold annotations/{file}: unpack {ANNOTATIONS[part]} of "
+            f"{root} does not hold {' and '.join(missing)}: unpack {' and '.join(archives)} of "
             "cocodataset.org there"
         )
     return images, annotations
@@ -169,11 +172,10 @@ class CocoDataset(Dataset[Example]):
         self.seed, self.substitute, self.masks = seed, substitute, masks
         self.annotations = told = Annotations(annotations)
         self.labels, self.names = told.category_ids, told.names
-        images_of = np.repeat(np.arange(len(told), dtype=np.int32), np.diff(told.starts))
-        boxes, usable = _usable(told, told.sizes[images_of])
-        self._boxes = boxes[usable]
-        self._objects = np.flatnonzero(usable).astype(np.int32)
-        counts = np.bincount(images_of[usable], minlength=len(told))
+        images_of, boxes, counted = usable(told)
+        self._boxes = boxes[counted]
+        self._objects = np.flatnonzero(counted).astype(np.int32)
+        counts = np.bincount(images_of[counted], minlength=len(told))
         self._starts = np.concatenate((np.zeros(1, np.int64), counts.cumsum()))
         self._kept = np.arange(len(told)) if keep_empty else np.flatnonzero(counts)
         if not len(self._kept):
@@ -219,16 +221,8 @@ class CocoDataset(Dataset[Example]):
         )
 
     def _read(self, index: int) -> Tensor:
-        path = self.path(index)
-        image = read_image(path)
-        height, width = map(int, self.annotations.sizes[self._kept[index]])
-        if image.shape[1:] != (height, width):
-            raise BrokenImage(
-                path,
-                f"has {image.shape[2]}×{image.shape[1]} pixels, in {self.annotations.path.name} "
-                f"{width}×{height}",
-            )
-        return image
+        size = self.annotations.sizes[self._kept[index]]
+        return read_sized(self.path(index), size, self.annotations.path.name)
 
     def target(self, index: int) -> Target:
         """What is on an image, before the transform and without reading the image."""
@@ -247,10 +241,30 @@ class CocoDataset(Dataset[Example]):
         return target
 
 
-def _usable(told: Annotations, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes by their corners inside of the image, float32 ``(N, 4)``, and which of them count."""
+def read_sized(path: str, size: Sequence[int], file: str) -> Tensor:
+    """Read an image that must have the size that a file of annotations says.
+
+    Raises:
+        BrokenImage: it cannot be read, or its boxes and masks would be in wrong places.
+    """
+    image = read_image(path)
+    height, width = map(int, size)
+    if image.shape[1:] != (height, width):
+        pixels = f"{image.shape[2]}×{image.shape[1]}"
+        raise BrokenImage(path, f"has {pixels} pixels, in {file} {width}×{height}")
+    return image
+
+
+def usable(told: Annotations) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Which objects count in a training.
+
+    Returns:
+        int32 ``(N,)``, index of the image of each object; float32 ``(N, 4)``, boxes by their
+        corners inside of the image; bool ``(N,)``, whether it counts.
+    """
+    images = np.repeat(np.arange(len(told), dtype=np.int32), np.diff(told.starts))
     left, top, width, height = told.boxes.T
-    high, wide = sizes.T
+    high, wide = told.sizes[images].T
     boxes = np.stack(
         (
             left.clip(0, wide),
@@ -262,7 +276,7 @@ def _usable(told: Annotations, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarra
     ).astype(np.float32)
     inside = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     large = (told.areas > 0) & (width >= 1) & (height >= 1)
-    return boxes, inside & large & ~told.crowd & ~told.ignored
+    return images, boxes, inside & large & ~told.crowd & ~told.ignored
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ import numpy as np
 from gclib.datasets.coco_masks import Code, counts_of, decode, encode_counts, encode_polygons
 from gclib.datasets.files import BrokenData
 from gclib.datasets.image_files import MAX_PIXELS
+from gclib.datasets.image_folder import Progress
 
 LISTS = ("images", "annotations", "categories")
 _CHUNK = 1 << 22  # characters read at once
@@ -145,7 +146,9 @@ class _Entries:
         take = {"images": self._image, "annotations": self._object, "categories": self._category}
         try:
             with path.open(encoding="utf-8") as file:
-                for name, at, entry in _entries(file, self.seen):
+                parts = -(-path.stat().st_size // _CHUNK)
+                progress = Progress(f"parts of {path} read", parts)
+                for name, at, entry in _entries(file, self.seen, progress):
                     try:
                         take[name](entry)
                     except _Odd as error:
@@ -354,13 +357,15 @@ def _what_is_odd(name: str, entry: Any) -> str:
         value = entry[key]
         if not isinstance(value, kind):
             return f"has {key} {_short(value)}: expected {_WORDS[kind]}"
-    if name == "annotations" and not all(isinstance(x, (int, float)) for x in entry["bbox"]):
+        if kind is int and abs(value) >= 1 << 63:
+            return f"has an {key} out of range"
+    if name != "annotations":
+        return f"cannot be used: {_short(entry)}"
+    if not all(isinstance(x, (int, float)) for x in entry["bbox"]):
         return f"has the bbox {_short(entry['bbox'])}: expected four numbers"
-    if name == "annotations" and isinstance(entry["segmentation"], dict):
+    if isinstance(entry["segmentation"], dict):
         return "has a broken mask: expected size [height, width] and counts"
-    if name == "annotations":
-        return "has an outline that is no list of lists of numbers"
-    return f"is {_short(entry)}, which holds a number out of range"
+    return "has an outline that is no list of lists of numbers"
 
 
 def _short(value: Any) -> str:
@@ -375,9 +380,9 @@ class _NotJson(Exception):
     """Why a text is not what is expected; a sentence without its subject."""
 
 
-def _entries(file: TextIO, seen: set[str]) -> Iterator[tuple[str, int, Any]]:
+def _entries(file: TextIO, seen: set[str], progress: Progress) -> Iterator[tuple[str, int, Any]]:
     """List, place and value of each entry of the lists; their names are added to ``seen``."""
-    text = _Text(file)
+    text = _Text(file, progress)
     if text.next() != "{":
         text.fail("is not a file of COCO annotations: expected an object in braces")
     text.skip()
@@ -415,8 +420,9 @@ def _entries(file: TextIO, seen: set[str]) -> Iterator[tuple[str, int, Any]]:
 class _Text:
     """Values of a JSON text, one after the other, with a few megabytes of it in memory."""
 
-    def __init__(self, file: TextIO) -> None:
+    def __init__(self, file: TextIO, progress: Progress) -> None:
         self.file, self.text, self.at, self.ended = file, "", 0, False
+        self.progress = progress
         self.before = 0  # characters that are gone from the memory
         self.where = "its beginning"
         self._decode = json.JSONDecoder().raw_decode
@@ -425,6 +431,8 @@ class _Text:
         rest = len(self.text) - self.at
         new = self.file.read(max(_CHUNK, rest))  # twice as much each time: a value may be long
         self.before += self.at
+        if new:
+            self.progress.step()
         self.text, self.at, self.ended = self.text[self.at :] + new, 0, not new
 
     def next(self) -> str:

@@ -1,5 +1,7 @@
 r"""Parameters and multiply-adds of the networks of tables 4 and 5, on the meta device.
 
+Those of the detectors are counted in :mod:`gclib.models.detector_counts`, and written here.
+
 >>> count_row("4a/gc_all")
 Counted(parameters=28078773, multiply_adds=3869896704)
 
@@ -17,7 +19,7 @@ import json
 from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
@@ -30,9 +32,18 @@ from gclib.analysis.networks import (
     operations,
 )
 from gclib.blocks import ROWS, NonLocalBlock, SEBlock, find_row
+from gclib.models.detector_counts import (
+    CONVENTION,
+    DETECTOR_ROWS,
+    Counted,
+    detector_layers,
+    detector_notes,
+    recount_detectors,
+)
 from gclib.models.insertion import insert_blocks, insert_row
 from gclib.models.resnet import build_resnet
 from gclib.models.slow_only import SlowOnly
+from gclib.paper.ledger import read_counts
 
 # What is counted: the network, and the size of its input.
 NETWORKS = {
@@ -41,38 +52,49 @@ NETWORKS = {
     "5": ("slow-only ResNet-50, 8×224×224, stride in the 3×3 convolutions", (1, 3, 8, 224, 224)),
 }
 COUNTED_ROWS = tuple(row for row in ROWS if row.split("/")[0] in NETWORKS)
+COUNTED_BY = ("paper", "mmdetection", "fvcore")
+_DETECTOR = "800×1344, 1000 proposals, 100 masks, stride in the 1×1 convolutions"
+DETECTORS = {
+    **{
+        table: f"Mask R-CNN on ResNet-50, {_DETECTOR}"
+        for table in ("1", "2a", "2b", "2c", "2d", "2e", "2f")
+    },
+    "3a": f"the row's detector, {_DETECTOR}",
+}
+_OTHERS = "expected a row of tables 1 (COCO) to 5, for example 2a/gc_all or 4a/gc_all"
 
 
-class Counted(NamedTuple):
-    """Of a network, for one image or one clip."""
-
-    parameters: int
-    multiply_adds: int
-
-
-def count_row(row_id: str, convention: str = "paper") -> Counted:
-    """Count the network of a row of table 4 or 5.
+def count_row(row_id: str, convention: str | None = None) -> Counted:
+    """Count the network of a row of tables 1 (COCO) to 5, with the strides of the paper's counts.
 
     Args:
         row_id: for example ``"4a/gc_all"``.
-        convention: of multiply-adds, see :data:`gclib.analysis.networks.CONVENTIONS`.
+        convention: of multiply-adds, see :data:`gclib.analysis.networks.CONVENTIONS`; None for the
+            one of the row's table.
 
     Raises:
         ValueError: no such row or convention, or a row of another table.
     """
     layers = row_layers(row_id)
-    return Counted(_parameters(layers), multiply_adds(layers, convention))
+    return Counted(_parameters(layers), multiply_adds(layers, convention or convention_of(row_id)))
+
+
+def convention_of(row_id: str) -> str:
+    """By which convention a row's multiply-adds are compared with the printed ones."""
+    return CONVENTION if row_id in DETECTOR_ROWS else "paper"
 
 
 def row_layers(row_id: str) -> tuple[LayerCount, ...]:
-    """The network of a row of table 4 or 5, layer by layer.
+    """The network of a row of tables 1 (COCO) to 5, layer by layer.
 
     Raises:
         ValueError: no such row, or a row of another table.
     """
     table = find_row(row_id).table
+    if row_id in DETECTOR_ROWS:
+        return detector_layers(row_id)
     if table not in NETWORKS:
-        raise ValueError(f"{row_id}: expected a row of tables 4 and 5, for example 4a/gc_all")
+        raise ValueError(f"{row_id}: {_OTHERS}")
     return _row_layers(row_id)
 
 
@@ -103,31 +125,46 @@ def _parameters(layers: Sequence[LayerCount]) -> int:
     return sum(layer.parameters for layer in layers)
 
 
-def recount() -> dict[str, Any]:
+def recount(table: str | None = None) -> dict[str, Any]:
     """Count everything that the ledger shows; what ``counts.json`` holds.
 
+    Args:
+        table: leave networks that this table (or section) does not show as they were counted last:
+            the detectors take half a minute. None counts all.
+
     Returns:
-        ``convention``: the text of the paper's; ``networks``: what is counted, by table; ``rows``:
-        parameters, and multiply-adds by convention; ``shares``: what GC in all residual blocks
-        adds to ResNet-50, in percent; ``notes``: for a cell or claim that is not reproduced, what
-        else was found.
+        ``convention`` and ``detection``: texts of the conventions; ``networks``: what is counted,
+        by table; ``rows``: parameters, and multiply-adds by convention; ``shares``: what GC in all
+        residual blocks adds, in percent; ``notes``: for a cell or claim that is not reproduced,
+        what else was found.
     """
     rows = {}
     for row_id in COUNTED_ROWS:
         layers = row_layers(row_id)
         rows[row_id] = {"parameters": _parameters(layers)}
-        rows[row_id] |= {name: multiply_adds(layers, name) for name in CONVENTIONS}
-    plain, blocks = rows["4a/baseline"], rows["4a/gc_all"]
+        rows[row_id] |= {name: multiply_adds(layers, name) for name in COUNTED_BY}
+    shipped = read_counts().get("rows", {})
+    if table is None or table[0] in "123" or not shipped.keys() >= set(DETECTOR_ROWS):
+        detectors = recount_detectors()
+    else:
+        detectors = {row_id: shipped[row_id] for row_id in DETECTOR_ROWS}
+    rows |= detectors
     return {
         "convention": CONVENTIONS["paper"].text,
-        "networks": {table: text for table, (text, _) in NETWORKS.items()},
+        "detection": CONVENTIONS[CONVENTION].text,
+        "networks": {table: text for table, (text, _) in NETWORKS.items()} | DETECTORS,
         "rows": rows,
         "shares": {
-            "parameters": 100 * (blocks["parameters"] / plain["parameters"] - 1),
-            "multiply_adds": 100 * (blocks["paper"] / plain["paper"] - 1),
+            "parameters": _share(rows, "4a", "parameters"),
+            "multiply_adds": _share(rows, "4a", "paper"),
+            "coco_multiply_adds": _share(rows, "2a", CONVENTION),
         },
-        "notes": _notes(),
+        "notes": _notes() | detector_notes(detectors),
     }
+
+
+def _share(rows: dict[str, dict[str, int]], table: str, what: str) -> float:
+    return 100 * (rows[f"{table}/gc_all"][what] / rows[f"{table}/baseline"][what] - 1)
 
 
 def _notes() -> dict[str, str]:

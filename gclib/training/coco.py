@@ -37,7 +37,7 @@ What torchvision's parts do in another way than the authors' library stands in
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -58,7 +58,8 @@ from gclib.datasets.coco import (
     resized,
     train_transform,
 )
-from gclib.datasets.detection_scenes import write_detection_scenes
+from gclib.datasets.detection_scenes import CLASSES as GENERATED
+from gclib.datasets.detection_scenes import IMAGES, write_detection_scenes
 from gclib.datasets.files import BrokenData
 from gclib.models.detection import build_detector, detector_options
 from gclib.models.mini_detector import MINI_ROWS, build_mini_detector
@@ -157,6 +158,16 @@ def recipe_of(row: str, values: Mapping[str, Any] | None = None) -> CocoRecipe:
     return override(recipe, dict(values or {}))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """Options of ``gclib evaluate coco`` beside those of every task."""
+
+    part: str = option("val", "what to evaluate on", choices=("val", "test-dev"))
+    results: str | None = option(
+        None, "file for what was found, in COCO's format: P.bbox.json, ..."
+    )
+
+
 class Coco:
     """The task of a recipe on a folder in COCO's layout; see :class:`gclib.training.trainer.Task`.
 
@@ -168,6 +179,7 @@ class Coco:
         few: read so many training images, and a quarter of it for tests, of the first ones; None
             for all.
         part: what to evaluate on: ``"val"`` or ``"test-dev"``.
+        results: where :meth:`evaluate` writes what was found, in COCO's format; None: nowhere.
 
     Raises:
         BrokenData: the folder does not hold that.
@@ -185,6 +197,7 @@ class Coco:
         *,
         few: int | None = None,
         part: str = "val",
+        results: str | None = None,
     ) -> None:
         if weights is None and recipe.network != MINI:
             raise BadOption(
@@ -193,7 +206,7 @@ class Coco:
             )
         self.recipe, self.weights, self.part, self.few = recipe, weights, part, few
         self.data = data
-        self.results: Path | None = None  # where evaluate() writes the detections
+        self.results = results
         self.unread: list[str] = []
 
     @cached_property
@@ -441,11 +454,31 @@ def random_batch(recipe: CocoRecipe, device: torch.device) -> DetectionBatch:
     return DetectionBatch(images, targets, []).to(device)
 
 
-def example_input(recipe: CocoRecipe) -> tuple[int, ...]:
-    """Shape of one example."""
-    return (1, 3, *resized((480, 640), recipe.short, recipe.long))
+def counts(recipe: CocoRecipe) -> Iterator[str]:
+    """Parameters and multiply-adds of the detector, beside what is printed."""
+    from gclib.models.detector_counts import count_detector
+    from gclib.training.plan import beside
+
+    if recipe.network == MINI:
+        with torch.device("meta"):
+            model = build(recipe, 1 + len(GENERATED))
+        yield f"parameters: {sum(p.numel() for p in model.parameters()):,}"
+        return
+    parameters, ours = count_detector(recipe.row)
+    built = count_detector(recipe.row, "paper", recipe.stride_in).multiply_adds
+    yield f"parameters: {parameters:,}{beside(recipe.row, 'params_m', 'M')}"
+    yield (
+        f"multiply-adds at 800×1344: {ours / 1e9:.3f} G by the convention of table 2"
+        f"{beside(recipe.row, 'gflops', 'G')}, {built / 1e9:.3f} G as built"
+    )
 
 
-DATA_SIZE = (TRAINED_ON, "COCO's 117,266 training images with objects")
+def data_size(recipe: CocoRecipe) -> tuple[int, str]:
+    """How many examples a row is trained on, and what they are."""
+    if recipe.network == MINI:
+        return IMAGES["train2017"], "generated images"
+    return TRAINED_ON, "COCO's training images with objects"
+
+
 Recipe = CocoRecipe
 open_task = Coco

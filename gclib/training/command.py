@@ -272,18 +272,20 @@ def _smoke(module: Any, row: str, values: dict, machine_values: dict, wanted: Wa
 
 def _evaluate(arguments: list[str], program: str) -> int:
     module = _module(arguments, program)
+    kinds = [Evaluated, Machine, *([module.Evaluated] if hasattr(module, "Evaluated") else [])]
     if set(arguments) & {"--help", "-h"}:
         name = module.open_task.name
         print(f"usage: {program} {name} --checkpoint P --data DIR\n")
-        print("\n".join([*help_lines(Evaluated()), *help_lines(Machine())]))
+        print("\n".join(line for kind in kinds for line in help_lines(kind())))
         return 0
-    wanted_values, machine_values = parse(arguments, Evaluated, Machine)
+    wanted_values, machine_values, *more = parse(arguments, *kinds)
     wanted, machine = Evaluated(**wanted_values), override(Machine(), machine_values)
     for name in (f.name for f in fields(Evaluated)):
         if getattr(wanted, name) is None:
             raise Refused(f"--{name} is missing")
     world = distributed.start(machine.device)
-    figures = _figures(module, Path(wanted.checkpoint), Path(wanted.data), machine, world)
+    paths = (Path(wanted.checkpoint), Path(wanted.data))
+    figures = _figures(module, *paths, machine, world, **(more[0] if more else {}))
     if world.leads:
         _say("  ".join(f"{key} {value:.6g}" for key, value in figures.items()))
     return 0
@@ -295,12 +297,11 @@ def _figures(
     data: Path,
     machine: Machine,
     world: Any,
-    *,
-    few: int | None = None,
+    **how: Any,
 ) -> dict[str, float]:
-    """What a checkpoint reaches on the test data."""
+    """What a checkpoint reaches on the test data; ``how`` is of the task."""
     recipe, state = recipe_in(module, path)
-    task = module.open_task(recipe, data, state.get("started_from"), few=few)
+    task = module.open_task(recipe, data, state.get("started_from"), **how)
     model = task.build_model(fresh=False)
     with prepared(machine, world.device):
         load(model, state, path, data)

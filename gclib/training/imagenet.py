@@ -360,6 +360,10 @@ def example_input(recipe: ImageNetRecipe) -> tuple[int, ...]:
     return (1, 3, recipe.image_size, recipe.image_size)
 
 
-DATA_SIZE = (WHOLE[0], "ImageNet's 1,281,167 training images")
+def data_size(recipe: ImageNetRecipe) -> tuple[int, str]:
+    """How many examples the paper trains on, and what they are."""
+    return WHOLE[0], "ImageNet's training images"
+
+
 Recipe = ImageNetRecipe
 open_task = ImageNet

@@ -35,8 +35,8 @@ def plan(module: Any, recipe: TrainingRecipe, machine: Machine, world: World, ex
     """Lines about a run of this recipe on this machine.
 
     Args:
-        module: of the task: ``build``, ``random_batch``, ``example_input``, ``DATA_SIZE``,
-            ``open_task``.
+        module: of the task: ``build``, ``random_batch``, ``example_input`` (or lines of its own,
+            ``counts``), ``data_size``, ``open_task``.
         recipe: what would be trained.
         machine: how.
         world: the processes; each probes its own device.
@@ -45,12 +45,12 @@ def plan(module: Any, recipe: TrainingRecipe, machine: Machine, world: World, ex
     Yields:
         A line at a time, since the probe takes a while.
     """
-    count, source = (examples, "the data given") if examples else module.DATA_SIZE
+    count, source = (examples, "the data given") if examples else module.data_size(recipe)
     parts = parts_of(recipe.batch_size, recipe.micro_batch, world.size)
     per_epoch = count // recipe.batch_size
     steps = per_epoch * recipe.epochs
     yield f"{recipe.row}, {count:,} examples ({source}), {recipe.epochs} epochs"
-    yield from counts(module, recipe)
+    yield from (module.counts(recipe) if hasattr(module, "counts") else counts(module, recipe))
     yield from explain(recipe, world, parts)
     yield f"updates: {per_epoch:,} an epoch, {steps:,} in all"
     yield f"device: {device_name(world.device)}" + (
@@ -64,13 +64,13 @@ def plan(module: Any, recipe: TrainingRecipe, machine: Machine, world: World, ex
     )
     unit = module.open_task.unit
     yield (
-        f"time: {duration(seconds)} for the updates ({speed:.1f} {unit}/s from "
+        f"time: {duration(seconds)} for the updates ({speed:.3g} {unit}/s from "
         f"{probed['updates']} probed forward and backward passes of {recipe.micro_batch}; reading "
         "data and evaluation not counted)"
     )
     if world.device.type == "cpu" and recipe.precision == "bf16":  # not every CPU has it
         plain = probe(module, replace(recipe, precision="fp32"), machine, world)["seconds"]
-        yield f"with --precision fp32: {recipe.batch_size / (plain * parts):.1f} {unit}/s"
+        yield f"with --precision fp32: {recipe.batch_size / (plain * parts):.3g} {unit}/s"
     yield from expected(recipe.row)
 
 
@@ -80,12 +80,12 @@ def counts(module: Any, recipe: TrainingRecipe) -> Iterator[str]:
         model = module.build(recipe)
     layers = layer_counts(model, torch.empty(module.example_input(recipe), device="meta"))
     ours = sum(layer.parameters for layer in layers)
-    yield f"parameters: {ours:,}{_printed(recipe.row, 'params_m', 'M')}"
+    yield f"parameters: {ours:,}{beside(recipe.row, 'params_m', 'M')}"
     paper, fvcore = (multiply_adds(layers, name) / 1e9 for name in ("paper", "fvcore"))
     size = "×".join(map(str, module.example_input(recipe)[2:]))
     yield (
         f"multiply-adds at {size}: {paper:.3f} G by the paper's convention"
-        f"{_printed(recipe.row, 'gflops', 'G')}, {fvcore:.3f} G with norms as fvcore counts them"
+        f"{beside(recipe.row, 'gflops', 'G')}, {fvcore:.3f} G with norms as fvcore counts them"
     )
 
 
@@ -97,7 +97,8 @@ def expected(row: str) -> Iterator[str]:
         yield f"expected: {shown}"
 
 
-def _printed(row: str, column: str, unit: str) -> str:
+def beside(row: str, column: str, unit: str) -> str:
+    """What the paper prints for a cell, in brackets, with how far it can be trusted."""
     for cell in CELLS:
         if cell.row == row and cell.column == column:
             return f" (printed: {cell.printed:g} {unit}, {cell.mark})"

@@ -19,6 +19,10 @@ from gclib.datasets.coco_masks import MissingLibrary
 from gclib.datasets.files import BrokenData
 from gclib.training.detection_metrics import CocoEvaluator, mask_codes, paste_masks, rescaled
 
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation:DeprecationWarning:pycocotools"
+)
+
 CATEGORIES = (3, 7, 8, 20)
 NAMES = [
     f"ap_{kind}{end}" for kind in ("box", "mask") for end in ("", "_50", "_75", "_s", "_m", "_l")
