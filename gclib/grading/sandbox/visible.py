@@ -105,6 +105,7 @@ _TOOLS = {
         "datasets/coco_masks.py",
         "datasets/detection_scenes.py",
         "models/detection.py",
+        "models/detector_counts.py",
         "models/mini_detector.py",
         "training/coco.py",
         "training/detection_metrics.py",
