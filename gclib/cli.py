@@ -583,7 +583,7 @@ def _measured(options: argparse.Namespace) -> list[dict]:
 
 
 def _bench_processes(options: argparse.Namespace) -> int:
-    from gclib.bench import course, grading, training
+    from gclib.bench import course, detection, grading, training
 
     parts = [*(options.part or [])]
     try:
@@ -591,19 +591,20 @@ def _bench_processes(options: argparse.Namespace) -> int:
             records = course.run(tuple(options.part or course.PARTS), options.rounds)
         elif options.what == "training":
             if options.reference is None:
-                return _fail("--reference P is missing: torchvision's classification train.py")
+                return _fail(
+                    "--reference P is missing: train.py of torchvision's references/classification "
+                    "or references/detection"
+                )
             half = options.dtype == ["bf16"]
-            records = training.run(
-                options.reference,
-                network=options.network,
-                batch=options.batch,
-                updates=options.updates,
-                workers=options.read_by,
-                rounds=options.rounds,
-                device=options.device,
-                half=half,
-            )
-            parts = [options.network, options.device, "half" if half else "fp32"]
+            detects = options.reference.absolute().parent.name == "detection"
+            how = {"batch": options.batch, "updates": options.updates, "rounds": options.rounds}
+            how |= {"workers": options.read_by, "device": options.device, "half": half}
+            if detects:
+                records = detection.run(options.reference, **how)
+            else:
+                records = training.run(options.reference, network=options.network, **how)
+            network = detection.NETWORK if detects else options.network
+            parts = [network, options.device, "half" if half else "fp32"]
         else:
             records = grading.run(options.count)
     except (RuntimeError, ValueError, OSError) as error:

@@ -808,14 +808,17 @@ def _grading(records: list[Record]) -> list[str]:
     return [*lines, f"{ratio:.1f} times as many; the target of {GRADING_TARGET:g} is {met}.", ""]
 
 
+_JPEGS = "generated JPEGs of 500×375 pixels"
+
+
 def _training(records: list[Record]) -> list[str]:
     """Whole trainings beside torchvision's script."""
     ours = records[0]
     lines = [
-        f"{ours['network']}, batches of {ours['batch']} generated JPEGs of 500×375 pixels, "
+        f"{ours['network']}, batches of {ours['batch']} {ours.get('data', _JPEGS)}, "
         f"{ours['workers']} processes that read them, {ours['rounds']} runs of each in turns; the "
-        "first updates of a run do not count. Both decode, crop, flip, train, and print as they do "
-        "by default; reading is part of the time. Other programs kept at most "
+        "first updates of a run do not count. Both decode, augment, train, and print as they do by "
+        "default; reading is part of the time. Other programs kept at most "
         f"{ours['other_load']:.1f} processors busy.",
         "",
     ]

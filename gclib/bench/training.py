@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,43 +66,66 @@ def run(
         raise ValueError(f"--updates {updates}: expected at least {SKIPPED + 2}")
     if batch * updates % CLASSES:
         raise ValueError(f"--batch {batch} --updates {updates}: expected a product of {CLASSES}·n")
-    others = OtherLoad()
     with tempfile.TemporaryDirectory(prefix="gclib-bench-") as scratch:
         data = Path(scratch, "images")
         make_images(data, classes=CLASSES, per_class=-(-batch * updates // CLASSES))
-        speeds: dict[str, list[float]] = {way: [] for way in WAYS}
-        loads = []
-        for number in range(rounds):
-            others()
-            for way in WAYS if number % 2 else WAYS[::-1]:
-                print(f"round {number + 1} of {rounds}: {way}", file=sys.stderr, flush=True)
-                common = (data, network, batch, workers, device, half)
-                if way == WAYS[0]:
-                    seconds = _ours(Path(scratch, f"run-{number}"), *common)
-                else:
-                    seconds = _theirs(reference, Path(scratch), *common)
-                speeds[way].append(batch * (updates - SKIPPED) / seconds)
-            loads.append(others())
-    ratios = [a / b for a, b in zip(speeds[WAYS[0]], speeds[WAYS[1]], strict=True)]
+        common = (data, network, batch, workers, device, half)
+        ways = {
+            WAYS[0]: lambda number: _ours(Path(scratch, f"run-{number}"), *common),
+            WAYS[1]: lambda number: _theirs(reference, Path(scratch), *common),
+        }
+        speeds, load = in_turns(ways, batch * (updates - SKIPPED), rounds)
+    about = {"network": network, "batch": batch, "workers": workers, "other_load": load}
+    return as_records(speeds, about, half)
+
+
+def in_turns(
+    ways: dict[str, Callable[[int], float]], images: int, rounds: int
+) -> tuple[dict[str, list[float]], float]:
+    """Run every way once a round, in changing order.
+
+    Args:
+        ways: name → function of the round that gives the seconds of a run.
+        images: that are read in these seconds.
+        rounds: runs of each.
+
+    Returns:
+        Name → images per second of each run, and the largest load of other processes.
+    """
+    others = OtherLoad()
+    speeds: dict[str, list[float]] = {way: [] for way in ways}
+    loads = []
+    for number in range(rounds):
+        others()
+        for way in list(ways) if number % 2 else list(ways)[::-1]:
+            print(f"round {number + 1} of {rounds}: {way}", file=sys.stderr, flush=True)
+            speeds[way].append(images / ways[way](number))
+        loads.append(others())
+    return speeds, max(loads)
+
+
+def as_records(
+    speeds: dict[str, list[float]], about: dict[str, Any], half: bool
+) -> list[dict[str, Any]]:
+    """A record for each of two ways; the first one's ratio is that of the rounds."""
+    ours, theirs = speeds.values()
+    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
     low, high = median_interval(ratios)
     records = []
-    for way, found in speeds.items():
+    for first, (way, found) in zip((True, False), speeds.items(), strict=True):
         slowest, fastest = median_interval(found)
         records.append(
             {
                 "way": way,
-                "network": network,
-                "batch": batch,
-                "workers": workers,
-                "dtype": ("bf16" if way == WAYS[0] else "fp16") if half else "fp32",
-                "rounds": rounds,
+                **about,
+                "dtype": ("bf16" if first else "fp16") if half else "fp32",
+                "rounds": len(found),
                 "median": statistics.median(found),
                 "low": slowest,
                 "high": fastest,
-                "ratio": statistics.median(ratios) if way == WAYS[0] else 1.0,
-                "ratio_low": low if way == WAYS[0] else 1.0,
-                "ratio_high": high if way == WAYS[0] else 1.0,
-                "other_load": max(loads),
+                "ratio": statistics.median(ratios) if first else 1.0,
+                "ratio_low": low if first else 1.0,
+                "ratio_high": high if first else 1.0,
             }
         )
     return records
@@ -118,12 +141,17 @@ def _ours(
     command += ["--batch-size", str(batch), "--micro-batch", str(batch), "--log-every", "1"]
     command += ["--workers", str(workers), "--device", device, "--data", str(data)]
     command += ["--precision", "bf16" if half else "fp32", "--out", str(out)]
-    for _ in _lines(command, Path.cwd()):
+    for _ in lines(command, Path.cwd()):
         pass
+    return seconds_in(out, batch, SKIPPED)
+
+
+def seconds_in(out: Path, batch: int, skipped: int) -> float:
+    """Seconds of the updates of a run here, but for its first ones."""
     speeds = [
         line["images_per_s"]
         for line in read_log(out / "log.jsonl")
-        if line["event"] == "train" and line["step"] > SKIPPED
+        if line["event"] == "train" and line["step"] > skipped
     ]
     return sum(batch / speed for speed in speeds)
 
@@ -143,16 +171,21 @@ def _theirs(
     command += ["--device", device, "-b", str(batch), "-j", str(workers), "--epochs", "1"]
     command += ["--print-freq", "1", "--output-dir", str(scratch / "reference")]
     command += ["--amp"] if half else []
+    return seconds_printed(command, reference, SKIPPED)
+
+
+def seconds_printed(command: list[str], reference: Path, skipped: int) -> float:
+    """Run a script of torchvision's: seconds between the lines that it prints for its updates."""
     moments: list[float] = []
-    for line in _lines(command, reference.parent):
+    for line in lines(command, reference.parent):
         if _LINE.match(line):
             moments.append(time.perf_counter())
-    if len(moments) <= SKIPPED:
+    if len(moments) <= skipped:
         raise RuntimeError(f"{reference} printed {len(moments)} updates: is it torchvision's?")
-    return moments[-1] - moments[SKIPPED - 1]
+    return moments[-1] - moments[skipped - 1]
 
 
-def _lines(command: list[str], folder: Path) -> Iterator[str]:
+def lines(command: list[str], folder: Path) -> Iterator[str]:
     """What a process prints, as it prints it; RuntimeError with its last words if it fails."""
     environment = os.environ | {"PYTHONWARNINGS": "ignore"}
     process = subprocess.Popen(

@@ -147,7 +147,7 @@ class RegionHeads(RoIHeads):
             losses = {"loss_classifier": logits.sum() * 0, "loss_box_reg": deltas.sum() * 0}
         else:
             positive = torch.where(labels > 0)[0]
-            moves = deltas.reshape(len(deltas), -1, 4)
+            moves = deltas.unflatten(1, (-1, 4))
             column = labels[positive] if moves.shape[1] > 1 else 0
             box = F.smooth_l1_loss(
                 moves[positive, column], aims[positive], beta=self.box_beta, reduction="sum"
@@ -194,7 +194,7 @@ class RegionHeads(RoIHeads):
 
         Where each class has its own regression, that of the likeliest object class moves a box.
         """
-        moves = deltas.detach().reshape(len(deltas), -1, 4)
+        moves = deltas.detach().unflatten(1, (-1, 4))
         if moves.shape[1] > 1:
             best = logits.detach()[:, 1:].argmax(1) + 1
             moves = moves[torch.arange(len(best), device=best.device), best]
