@@ -147,6 +147,24 @@ def maps(
     show(figure, alt)
 
 
+def pictures(panels: Mapping[str, Tensor], *, alt: str) -> None:
+    """Show colour images side by side.
+
+    Args:
+        panels: title → image ``(H, W, 3)``, uint8 or 0 to 1.
+        alt: what can be seen.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(2.6 * len(panels), 2.8), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axis, (title, image) in zip(axes, panels.items(), strict=True):
+        axis.imshow(image.detach().cpu().numpy())
+        axis.set_title(title, fontsize=9)
+        axis.axis("off")
+    show(figure, alt)
+
+
 def boxes(panels: Mapping[str, Tensor], *, alt: str) -> None:
     """Show boxes on white, numbered, and print their corners.
 
