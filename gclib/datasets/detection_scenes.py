@@ -1,8 +1,8 @@
 """A generated detection set in COCO's layout whose labels need context from far away.
 
-An image of 128×128 pixels holds two to five grey objects (disc, square, triangle or plus, 14 to 26
-pixels wide) and one small coloured cue, which is no object. The class of an object is its own shape
-× the colour of the cue: 4 × 4 = 16 classes. The box of no object comes nearer to the cue than
+An image of 96×96 pixels holds two to four grey objects (disc, triangle or plus, 12 to 20 pixels
+wide) and one coloured square, the cue, which is no object. The class of an object is its own shape
+× the colour of the cue: 3 × 4 = 12 classes. The box of no object comes nearer to the cue than
 :data:`GAP` pixels, so a detector that sees an object and a little around it finds and outlines
 every object and cannot name its class.
 
@@ -31,12 +31,12 @@ import numpy as np
 from gclib.datasets.files import BrokenData
 from gclib.datasets.scenes import _Draws
 
-SIDE = 128
-GAP = 32  # pixels between the cue's box and that of every object
-OBJECTS = (2, 5)  # fewest and most of an image
-SIZES = (14, 26)  # smallest and largest width of an object
-CUE = 10  # width of the cue
-SHAPES = ("disc", "square", "triangle", "plus")
+SIDE = 96
+GAP = 28  # pixels between the cue's box and that of every object
+OBJECTS = (2, 4)  # fewest and most of an image
+SIZES = (12, 20)  # smallest and largest width of an object
+CUE = 16  # width of the cue
+SHAPES = ("disc", "triangle", "plus")
 COLOURS = ("red", "green", "blue", "yellow")
 CLASSES = tuple(f"{shape}-{colour}" for shape in SHAPES for colour in COLOURS)
 IMAGES = {"train2017": 800, "val2017": 200}
@@ -52,7 +52,7 @@ class DetectionScene:
     """One image and its objects.
 
     Attributes:
-        image: uint8 ``(128, 128, 3)``.
+        image: uint8 ``(96, 96, 3)``.
         boxes: int64 ``(n, 4)``: x, y, width, height in pixels.
         shapes: int64 ``(n,)``, index into :data:`SHAPES`.
         colour: of the cue, index into :data:`COLOURS`.
@@ -75,7 +75,7 @@ def shape_mask(shape: int, size: int) -> np.ndarray:
     """The pixels of a shape: bool ``(size, size)``; every edge of its box is touched.
 
     Args:
-        shape: index into :data:`SHAPES`; ``len(SHAPES)`` is the diamond of the cue.
+        shape: index into :data:`SHAPES`; ``len(SHAPES)`` is the square of the cue.
         size: width and height in pixels.
     """
     middle = np.abs(2 * np.arange(size) + 1 - size)  # twice the distance from the middle
@@ -83,12 +83,10 @@ def shape_mask(shape: int, size: int) -> np.ndarray:
     if shape == 0:
         return rows**2 + columns**2 <= size**2
     if shape == 1:
-        return np.ones((size, size), dtype=bool)
-    if shape == 2:
         return np.broadcast_to(columns <= np.arange(1, size + 1)[:, None], (size, size))
-    if shape == 3:
+    if shape == 2:
         return (3 * rows <= size) | (3 * columns <= size)
-    return rows + columns <= size
+    return np.ones((size, size), dtype=bool)
 
 
 def outline(mask: np.ndarray) -> list[int]:

@@ -24,6 +24,7 @@ from typing import Any
 
 from gclib.paper.ledger import read_summaries, runs_folder
 from gclib.paper.statistics import Interval, paired
+from gclib.training.checkpoint import read, write
 from gclib.training.progress import LOG, read_log
 from gclib.training.runs import write_json
 
@@ -38,6 +39,7 @@ VALUES = {
     "batch_size": 128,
     "micro_batch": 128,
 }
+KEPT = ("4a/baseline", "4a/nl_1", "4a/gc_all")  # rows whose weights are kept
 STAGES = {1: {"epochs": 5, "warmup_epochs": 1.0}, 2: {"epochs": 3}}
 MACHINE = {"workers": 1, "threads": 1, "checkpoint_minutes": 3.0, "keep": 1}
 
@@ -116,6 +118,35 @@ def collect(runs: Path) -> list[dict[str, Any]]:
     return sorted(found, key=lambda run: (run["stage"], ROWS.index(run["row"]), run["seed"]))
 
 
+def keep_weights(runs: Path, logs: Iterable[dict[str, Any]], folder: Path) -> list[Path]:
+    """Write small copies of the first seed's networks for git: half precision, no optimizer.
+
+    Args:
+        runs: folder of the runs.
+        logs: of :func:`collect`.
+        folder: where ``two_stage-4a-nl_1.pt`` and so on go.
+
+    Returns:
+        The files; ``gclib analyse`` and ``gclib evaluate`` read them.
+    """
+    second = [log for log in logs if log["stage"] == 2]
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for row in KEPT:
+        seeds = [log["seed"] for log in second if log["row"] == row]
+        if not seeds:
+            continue
+        name = row.replace("/", "-")
+        state = read(runs / "imagenet" / name / "stage-2" / f"seed-{min(seeds)}" / "model.pt")
+        state["model"] = {
+            key: value.half() if value.is_floating_point() else value
+            for key, value in state["model"].items()
+        }
+        written.append(folder / f"two_stage-{name}.pt")
+        write(written[-1], state)
+    return written
+
+
 def read_logs() -> list[dict[str, Any]]:
     """What :func:`collect` left in ``data/`` for the notebook; empty where there is nothing."""
     path = runs_folder("cifar10").parent / NAME
@@ -173,9 +204,12 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     options.out.mkdir(parents=True, exist_ok=True)
     write_json(options.out / NAME, found)
+    kept = keep_weights(options.runs, found, options.out / "checkpoints")
     for row, difference in differences(found).items():
         print(f"{row:<16} {difference.mean:+.2f} ({difference.low:+.2f} to {difference.high:+.2f})")
     print(f"{len(found)} runs: {options.out / NAME}")
+    for path in kept:
+        print(f"weights of the first seed: {path}")
     return 0
 
 

@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from gclib.paper.statistics import paired
-from gclib.training import command, imagenet, two_stage
+from gclib.training import checkpoint, command, imagenet, two_stage
 from gclib.training.options import parse
 from gclib.training.recipe import Machine
 
@@ -44,6 +45,8 @@ def write_run(runs, recipe, top1):
     }
     summary |= dict.fromkeys(("updates", "seconds", "parameters", "hash", "commit", "versions"), 0)
     (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    model = {"fc.weight": torch.full((3, 2), 0.1), "count": torch.tensor(7)}
+    checkpoint.write(folder / "model.pt", {"format": 1, "model": model, "recipe": {}})
     line = {"step": 50, "event": "train", "loss": 1.23456, "lr": 0.1}
     (folder / "log.jsonl").write_text(json.dumps(line) + "\n", encoding="utf-8")
 
@@ -59,7 +62,17 @@ def test_what_is_kept_and_how_it_is_compared(tmp_path, capsys):
     write_run(tmp_path / "runs", other, 99.0)  # another recipe: left out
     arguments = ["collect", str(tmp_path / "runs"), str(tmp_path / "out")]
     assert two_stage.main(arguments) == 0
-    assert "9 runs" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "9 runs" in said
+    kept = sorted((tmp_path / "out" / "checkpoints").iterdir())
+    assert [path.name for path in kept] == [
+        "two_stage-4a-baseline.pt",
+        "two_stage-4a-gc_all.pt",
+    ]
+    assert all(str(path) in said for path in kept)
+    weights = checkpoint.read(kept[0])["model"]
+    assert weights["fc.weight"].dtype == torch.float16
+    assert weights["count"] == 7
     logs = json.loads((tmp_path / "out" / two_stage.NAME).read_text("utf-8"))
     assert [(log["stage"], log["seed"]) for log in logs[:4]] == [(1, 1), (1, 2), (1, 3), (2, 1)]
     assert logs[0]["losses"] == [[50, 1.2346]]
