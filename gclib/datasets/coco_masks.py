@@ -59,7 +59,7 @@ def encode_counts(counts: Sequence[int], size: Sequence[int]) -> bytes:
     Raises:
         ValueError: they are no lengths, or not of so many pixels.
     """
-    if not all(type(count) is int and count >= 0 for count in counts):
+    if not set(map(type, counts)) <= {int} or min(counts, default=0) < 0:
         raise ValueError("its counts are no lengths")
     height, width = map(int, size)
     if sum(counts) != height * width:

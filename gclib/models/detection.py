@@ -13,7 +13,7 @@ anchors                theirs: centred in the middle of a stride, corners rounde
                        sizes of image and map, which on the last level gives 61 for a side of 800
 proposals' training    theirs: anchors that cross the border of the image take no part (if any is
                        inside), and the best anchor of an object counts from an overlap of 0.3 on.
-                       Among anchors that tie, torchvision's choice
+                       One that overlaps another object more goes to that, as in torchvision
 deltas of boxes        the same in both: proposals (1, 1, 1, 1), boxes divided by (.1, .1, .2, .2).
                        Sides are continuous, x2 - x1, as in torchvision; theirs are in whole pixels,
                        x2 - x1 + 1, which is the same for annotations

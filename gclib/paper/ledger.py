@@ -61,6 +61,8 @@ VERDICTS = (
     "needs GPUs",
 )
 _TRAINED = ("ap", "top", "cosine", "jsd")  # columns that only a full training gives
+# Columns whose figures have another name in the summaries of trainings.
+_FIGURES = {f"ap{at}_{of}": f"ap_{of}_{at}" for of in ("box", "mask") for at in (50, 75)}
 FULL_MARGIN = 0.5  # points of accuracy or AP, of a full training
 SUMMARY = "summary.json"
 _OTHERS = ("mmdetection", "fvcore")  # conventions, beside the paper's
@@ -183,14 +185,15 @@ def _entry(cell: Cell, **found: Any) -> Entry:
 
 def _full(cell: Cell, trained: Sequence[Mapping[str, Any]]) -> Entry | None:
     """The entry of a column that full trainings of the paper's recipe give."""
+    figure = _FIGURES.get(cell.column, cell.column)
     runs = {
         run["seed"]: run
         for run in trained
-        if run["row"] == cell.row and run.get("as_in_paper") and cell.column in run["figures"]
+        if run["row"] == cell.row and run.get("as_in_paper") and figure in run["figures"]
     }
     if not runs:
         return None
-    values = [run["figures"][cell.column] for run in runs.values()]
+    values = [run["figures"][figure] for run in runs.values()]
     value = sum(values) / len(values)
     verdict = "not reproduced"
     if abs(value - cell.printed) <= FULL_MARGIN:

@@ -45,7 +45,7 @@ class _Found(NamedTuple):
 class CocoEvaluator:
     """Collects what a detector finds; masks become run-length codes at once.
 
-    An image takes 13 kB for 100 objects with masks of usual size, and not the 120 MB of its pasted
+    An image takes 50 kB for 100 objects on photographs of COCO, and not the 120 MB of its pasted
     probabilities.
 
     Args:
@@ -348,9 +348,10 @@ def mask_codes(
     codes: list[Code] = []
     for top, left, part in _parts(masks.cpu(), boxes, size):
         rows, columns = part.shape
-        inside = np.zeros((columns, rows + 2), np.int8)  # column by column, as in the code
+        inside = np.zeros((columns, rows + 2), np.bool_)  # column by column, as in the code
         inside[:, 1:-1] = (part > threshold).numpy().T
-        column, row = np.nonzero(np.diff(inside, axis=1))
+        flat = inside.ravel()
+        column, row = np.divmod(np.flatnonzero(flat[1:] != flat[:-1]), rows + 2)
         ends = (column + left) * height + row + top  # where runs of ones begin and end, in turn
         # A run that ends with a column and one that begins with the next are one.
         same = np.flatnonzero(ends[1:-1:2] == ends[2::2]) * 2 + 1

@@ -17,12 +17,13 @@ from gclib.training.schedule import cosine, multistep, scaled_lr
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 CORES = min(4, os.cpu_count() or 1)
+OPTIMIZERS = ("sgd", "adamw")
 NORMS = ("batch", "sync", "frozen")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRecipe:
-    """How to train: SGD with momentum, warm-up, cosine or steps.
+    """How to train: SGD with momentum (or AdamW), warm-up, cosine or steps.
 
     Raises:
         BadOption: fields that contradict one another.
@@ -35,7 +36,8 @@ class TrainingRecipe:
     micro_batch: int = option(64, "examples of a forward pass in one process", least=1)
     lr: float = option(0.2, "learning rate for lr_batch examples", above=0)
     lr_batch: int = option(512, "batch that lr belongs to: the rate grows with batch_size", least=1)
-    momentum: float = option(0.9, "of SGD", least=0, most=1)
+    optimizer: str = option("sgd", "adamw: for small networks from scratch", choices=OPTIMIZERS)
+    momentum: float = option(0.9, "of SGD; of AdamW the first beta", least=0, most=1)
     nesterov: bool = option(False, "Nesterov's momentum")
     weight_decay: float = option(1e-4, "on every parameter", least=0)
     schedule: str = option("cosine", "of the learning rate", choices=("cosine", "steps"))
@@ -61,8 +63,10 @@ class TrainingRecipe:
             raise BadOption(
                 f"warmup_epochs={self.warmup_epochs:g}: expected fewer than epochs={self.epochs}"
             )
-        if self.nesterov and not self.momentum:
-            raise BadOption("nesterov needs a momentum")
+        if self.nesterov and (not self.momentum or self.optimizer != "sgd"):
+            raise BadOption("nesterov needs optimizer=sgd with a momentum")
+        if self.optimizer == "adamw" and self.momentum == 1:
+            raise BadOption("momentum=1: AdamW needs less than 1")
 
     @property
     def largest_lr(self) -> float:

@@ -702,15 +702,16 @@ def device_name(device: torch.device) -> str:
 def build_optimizer(
     model: nn.Module, recipe: TrainingRecipe, device: torch.device
 ) -> torch.optim.Optimizer:
-    """SGD on every parameter that is trained; one kernel on a GPU."""
-    return torch.optim.SGD(
-        [p for p in model.parameters() if p.requires_grad],
-        lr=recipe.largest_lr,
-        momentum=recipe.momentum,
-        nesterov=recipe.nesterov,
-        weight_decay=recipe.weight_decay,
-        fused=device.type == "cuda" or None,
-    )
+    """The recipe's optimizer on every parameter that is trained; one kernel on a GPU."""
+    common = {
+        "params": [p for p in model.parameters() if p.requires_grad],
+        "lr": recipe.largest_lr,
+        "weight_decay": recipe.weight_decay,
+        "fused": device.type == "cuda" or None,
+    }
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(**common, betas=(recipe.momentum, 0.999))
+    return torch.optim.SGD(**common, momentum=recipe.momentum, nesterov=recipe.nesterov)
 
 
 def with_norms(model: nn.Module, norm: str, world: World) -> tuple[nn.Module, str]:

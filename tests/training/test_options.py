@@ -104,7 +104,7 @@ def test_several_dataclasses_share_a_command_line():
         ({"lr": float("inf")}, "lr=inf: expected a finite number"),
         ({"warmup_epochs": 1.0, "epochs": 1}, "expected fewer than epochs=1"),
         ({"warmup_epochs": 1.0, "warmup_steps": 5, "epochs": 9}, "give one of them"),
-        ({"nesterov": True, "momentum": 0.0}, "nesterov needs a momentum"),
+        ({"nesterov": True, "momentum": 0.0}, "nesterov needs optimizer=sgd with a momentum"),
     ],
 )
 def test_overrides_that_are_refused(values, message):

@@ -79,6 +79,18 @@ def test_a_resumed_run_gives_the_same_bits(data, whole, tmp_path, stops):
     )
 
 
+def test_adamw_goes_on_with_the_same_bits(data, whole, tmp_path):
+    values = {"optimizer": "adamw", "lr": 0.002}
+    tiny.run(data, tmp_path / "one", values=values)
+    tiny.run(data, tmp_path / "two", values=values, stop_after=7)
+    tiny.run(data, tmp_path / "two", values=values, resume=True)
+    assert_same(tmp_path / "one", tmp_path / "two")
+    state = torch.load(Checkpoints(tmp_path / "two").paths()[-1], weights_only=True)
+    assert "exp_avg_sq" in state["optimizer"]["state"][0]
+    with pytest.raises(CheckpointError, match="optimizer"):
+        tiny.run(data, tmp_path / "two", values={"lr": 0.002}, resume=True)
+
+
 def test_other_seeds_and_a_forgotten_generator_give_other_bits(data, whole, tmp_path):
     """The proof that the comparison above can fail."""
     tiny.run(data, tmp_path / "seed", values={"seed": 1})
