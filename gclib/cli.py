@@ -61,7 +61,12 @@ def build_parser() -> argparse.ArgumentParser:
     command = commands.add_parser("data", help="make or check a data set")
     command.add_argument("dataset", choices=["scenes", "imagenet", "coco"])
     place = command.add_mutually_exclusive_group(required=True)
-    place.add_argument("--out", type=Path, metavar="DIR", help="write the scenes there")
+    place.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="generate it there (scenes, and a small set in COCO's layout)",
+    )
     place.add_argument("--check", type=Path, metavar="DIR", help="is all there? what is missing?")
     command.add_argument(
         "--decode", type=int, default=200, metavar="N", help="of photographs: how many to read; 200"
@@ -402,9 +407,10 @@ def _data(options: argparse.Namespace) -> int:
 
 
 def _data_photographs(options: argparse.Namespace) -> int:
+    if options.out and options.dataset == "coco":
+        return _generate_coco(options.out, options.seed)
     if options.out:
-        name = options.dataset
-        return _fail(f"{name} is not made here: gclib data {name} --check DIR")
+        return _fail("imagenet is not made here: gclib data imagenet --check DIR")
     if options.decode < 0:
         return _fail(f"--decode {options.decode}: expected 0 or more")
     if options.dataset == "coco":
@@ -414,6 +420,19 @@ def _data_photographs(options: argparse.Namespace) -> int:
     report = check(options.check, decode=options.decode)
     print(report)
     return 1 if report.problems else 0
+
+
+def _generate_coco(folder: Path, seed: int) -> int:
+    from gclib.datasets import BrokenData
+    from gclib.datasets.detection_scenes import IMAGES, write_detection_scenes
+
+    try:
+        digests = write_detection_scenes(folder, seed=seed)
+    except (BrokenData, OSError) as error:
+        return _fail(error)
+    for part, digest in digests.items():
+        print(f"ok  {part}: {IMAGES[part]} generated images, {digest[:12]}")
+    return 0
 
 
 def _train(options: argparse.Namespace) -> int:

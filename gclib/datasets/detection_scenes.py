@@ -1,10 +1,10 @@
 """A generated detection set in COCO's layout whose labels need context from far away.
 
 An image of 96×96 pixels holds two to four grey objects (disc, triangle or plus, 12 to 20 pixels
-wide) and one coloured square, the cue, which is no object. The class of an object is its own shape
-× the colour of the cue: 3 × 4 = 12 classes. The box of no object comes nearer to the cue than
-:data:`GAP` pixels, so a detector that sees an object and a little around it finds and outlines
-every object and cannot name its class.
+wide) and a coloured strip along one of its sides, the cue, which is no object. The class of an
+object is its own shape × the colour of the cue: 3 × 4 = 12 classes. The box of no object comes
+nearer to the cue than :data:`GAP` pixels, so a detector that sees an object and a little around it
+finds and outlines every object and cannot name its class.
 
 What guessing gives: with the shape known and the colour not, a quarter of the detections of a class
 are right, whatever their order, so the average precision is about a quarter of what the same boxes
@@ -35,7 +35,7 @@ SIDE = 96
 GAP = 28  # pixels between the cue's box and that of every object
 OBJECTS = (2, 4)  # fewest and most of an image
 SIZES = (12, 20)  # smallest and largest width of an object
-CUE = 16  # width of the cue
+CUE = 18  # width of the cue, a strip along one side of the image
 SHAPES = ("disc", "triangle", "plus")
 COLOURS = ("red", "green", "blue", "yellow")
 CLASSES = tuple(f"{shape}-{colour}" for shape in SHAPES for colour in COLOURS)
@@ -45,6 +45,12 @@ _RGB = np.array([(220, 60, 60), (60, 200, 60), (70, 90, 230), (220, 210, 50)], d
 _BACKGROUND, _DARK, _LIGHT = 48, 120, 220  # grey values of background and objects
 _GRAIN, _NOISE = 8, 12  # side of a grain in pixels, and the largest change of its grey value
 _TRIES = 40
+_STRIPS = (  # x, y, width, height
+    (0, 0, CUE, SIDE),
+    (SIDE - CUE, 0, CUE, SIDE),
+    (0, 0, SIDE, CUE),
+    (0, SIDE - CUE, SIDE, CUE),
+)
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,7 @@ def shape_mask(shape: int, size: int) -> np.ndarray:
     """The pixels of a shape: bool ``(size, size)``; every edge of its box is touched.
 
     Args:
-        shape: index into :data:`SHAPES`; ``len(SHAPES)`` is the square of the cue.
+        shape: index into :data:`SHAPES`.
         size: width and height in pixels.
     """
     middle = np.abs(2 * np.arange(size) + 1 - size)  # twice the distance from the middle
@@ -84,9 +90,7 @@ def shape_mask(shape: int, size: int) -> np.ndarray:
         return rows**2 + columns**2 <= size**2
     if shape == 1:
         return np.broadcast_to(columns <= np.arange(1, size + 1)[:, None], (size, size))
-    if shape == 2:
-        return (3 * rows <= size) | (3 * columns <= size)
-    return np.ones((size, size), dtype=bool)
+    return (3 * rows <= size) | (3 * columns <= size)
 
 
 def outline(mask: np.ndarray) -> list[int]:
@@ -116,8 +120,8 @@ def make_detection_scene(part: str, index: int, *, seed: int = 0) -> DetectionSc
         seed: the same seed gives the same pixels.
     """
     draws = _Draws(seed, f"detection/{part}/{index}")
+    cue = np.array(_STRIPS[int(draws.integers(len(_STRIPS), 1)[0])])
     while True:
-        cue = np.array([*draws.integers(SIDE - CUE - 3, 2) + 2, CUE, CUE])
         count = OBJECTS[0] + int(draws.integers(OBJECTS[1] - OBJECTS[0] + 1, 1)[0])
         boxes = _place(draws, cue, count)
         if boxes is not None:
@@ -126,9 +130,10 @@ def make_detection_scene(part: str, index: int, *, seed: int = 0) -> DetectionSc
     colour = int(draws.integers(len(COLOURS), 1)[0])
     tones = _DARK + draws.integers(_LIGHT - _DARK + 1, count)
     image = np.full((SIDE, SIDE, 3), _BACKGROUND, dtype=np.int16)
-    things = [*zip(boxes, shapes, tones[:, None].repeat(3, axis=1), strict=True)]
-    for (x, y, size, _), shape, paint in [*things, (cue, len(SHAPES), _RGB[colour])]:
-        image[y : y + size, x : x + size][shape_mask(int(shape), int(size))] = paint
+    for (x, y, size, _), shape, tone in zip(boxes, shapes, tones, strict=True):
+        image[y : y + size, x : x + size][shape_mask(int(shape), int(size))] = tone
+    x, y, width, height = cue
+    image[y : y + height, x : x + width] = _RGB[colour]
     grains = draws.noise(_NOISE, SIDE // _GRAIN, SIDE // _GRAIN)
     image += grains.repeat(_GRAIN, axis=0).repeat(_GRAIN, axis=1)[:, :, None]
     return DetectionScene(image.clip(0, 255).astype(np.uint8), boxes, shapes, colour, cue)
@@ -164,7 +169,7 @@ def write_detection_scenes(
 
     Args:
         folder: must not be there yet, or be empty; it is there whole or not at all.
-        images: part → number of its images; default: :data:`IMAGES` (5 MB, ten seconds).
+        images: part → number of its images; default: :data:`IMAGES` (2 MB).
         seed: of everything random.
 
     Returns:

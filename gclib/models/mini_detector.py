@@ -23,19 +23,19 @@ PLANES = (8, 16, 16)  # channels inside of the bottlenecks of c3, c4, c5
 RATIO = 4  # of the bottlenecks of blocks: 16 of 64 channels
 CHANNELS = 32  # of the pyramid and the heads
 
-# In the last residual block of every stage. One block in c4 did not learn the cue within the length
-# of a run (pilots, GC).
-PLACE = {"stages": STAGES, "index": -1}
-
 
 def _rows() -> list[Row]:
+    """Blocks in all residual blocks, as the paper's ``2a/gc_all`` has them.
+
+    In pilots, one GC block in c4 did not learn the cue within the length of a run.
+    """
     blocks: dict[str, Callable[..., nn.Module]] = {
         "nl": NonLocalBlock,
         "snl": SimplifiedNonLocalBlock,
         "se": partial(SEBlock, ratio=RATIO),
         "gc": partial(GCBlock, ratio=RATIO),
     }
-    rows = [Row(f"mini/coco_{name}", block, **PLACE) for name, block in blocks.items()]
+    rows = [Row(f"mini/coco_{name}", block, STAGES) for name, block in blocks.items()]
     return [Row("mini/coco_none"), *rows]
 
 
@@ -65,7 +65,9 @@ class MiniBackbone(nn.Module):
         body.layer4[0].conv2 = nn.Conv2d(PLANES[2], PLANES[2], 1, bias=False)
         for convolution in (body.conv1, body.layer4[0].conv2):
             nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-        self.fpn = FeaturePyramidNetwork([4 * PLANES[0], 4 * PLANES[2]], CHANNELS)
+        self.fpn = FeaturePyramidNetwork(
+            [4 * PLANES[0], 4 * PLANES[2]], CHANNELS, norm_layer=nn.BatchNorm2d
+        )
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """The pyramid's maps, the finest first."""
@@ -73,6 +75,19 @@ class MiniBackbone(nn.Module):
         c3 = body.layer2(body.relu(body.bn1(body.conv1(images))))
         c5 = body.layer4(body.layer3(c3))
         return self.fpn(OrderedDict([("0", c3), ("1", c5)]))
+
+
+def _box_head(inputs: int, width: int) -> nn.Sequential:
+    """Torchvision's two layers, with norms: without them the cue is learned much later."""
+    return nn.Sequential(
+        nn.Flatten(1),
+        nn.Linear(inputs, width, bias=False),
+        nn.BatchNorm1d(width),
+        nn.ReLU(),
+        nn.Linear(width, width, bias=False),
+        nn.BatchNorm1d(width),
+        nn.ReLU(),
+    )
 
 
 def build_mini_detector(
@@ -95,7 +110,7 @@ def build_mini_detector(
     """
     check_choice("row", row, MINI_ROWS)
     from torchvision.models.detection import MaskRCNN
-    from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+    from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
     from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
     from torchvision.models.detection.rpn import AnchorGenerator
     from torchvision.ops import MultiScaleRoIAlign
@@ -118,7 +133,7 @@ def build_mini_detector(
         rpn_post_nms_top_n_test=25,
         rpn_batch_size_per_image=32,
         box_roi_pool=pooling(7),
-        box_head=TwoMLPHead(CHANNELS * 7 * 7, 64),
+        box_head=_box_head(CHANNELS * 7 * 7, 64),
         box_predictor=FastRCNNPredictor(64, num_classes),
         box_batch_size_per_image=16,
         box_positive_fraction=0.5,

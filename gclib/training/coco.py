@@ -59,7 +59,7 @@ from gclib.datasets.coco import (
     train_transform,
 )
 from gclib.datasets.detection_scenes import CLASSES as GENERATED
-from gclib.datasets.detection_scenes import IMAGES, write_detection_scenes
+from gclib.datasets.detection_scenes import IMAGES, SIDE, write_detection_scenes
 from gclib.datasets.files import BrokenData
 from gclib.models.detection import build_detector, detector_options
 from gclib.models.mini_detector import MINI_ROWS, build_mini_detector
@@ -74,7 +74,7 @@ from gclib.training.stopping import ignore_in_worker
 
 _TABLES = ("1/coco_", "2a/", "2b/", "2c/", "2d/", "2e/", "2f/", "3a/")
 ROWS = (*(row for row in ALL_ROWS if row.startswith(_TABLES)), *MINI_ROWS)
-MINI = "mini_detector"  # for generated images of 128×128 pixels
+MINI = "mini_detector"  # for generated images of 96×96 pixels
 CLASSES = 81  # COCO's 80 categories and the background
 TRAINED_ON, TESTED_ON = 117_266, 5_000  # images of train2017 with objects, of val2017
 
@@ -127,14 +127,14 @@ MINI_VALUES: dict[str, Any] = {
     "epochs": 12,
     "batch_size": 8,
     "micro_batch": 8,
-    "lr": 0.02,
+    "lr": 0.08,
     "lr_batch": 8,
-    "drops": (8.0, 11.0),
     "warmup_steps": 50,
+    "clip": 2.0,
     "norm": "batch",
     "precision": "fp32",
-    "short": 128,
-    "long": 128,
+    "short": SIDE,
+    "long": SIDE,
 }
 
 

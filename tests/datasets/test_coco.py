@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import sys
 
 import numpy as np
@@ -785,6 +786,15 @@ def test_batches_are_the_same_for_any_number_of_workers(root):
             assert a.keys() == b.keys() == {"boxes", "labels", "masks", "image_id", "size"}
             assert torch.equal(a["masks"], b["masks"])
             assert (a["image_id"], a["size"]) == (b["image_id"], b["size"])
+
+
+def test_a_data_set_can_be_sent_to_processes(root):
+    """Where they are not forked."""
+    data = open_data(root, train_transform(48, 90), seed=1)
+    sent = pickle.loads(pickle.dumps(data))
+    for index in range(3):
+        same(sent[(4, index)], data[(4, index)])
+    assert sent.aspect_ratios.tolist() == data.aspect_ratios.tolist()
 
 
 def test_a_batch_goes_to_a_device(root):

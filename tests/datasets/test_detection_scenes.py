@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gclib.cli import main
 from gclib.datasets import detection_scenes as ds
 from gclib.datasets.files import BrokenData
 
@@ -34,9 +35,9 @@ def test_the_cue_alone_has_a_colour_and_decides_on_the_class():
     for scene in SCENES[:50]:
         image = scene.image.astype(int)
         coloured = image.max(2) - image.min(2) > 60
-        x, y, size, _ = scene.cue
+        x, y, width, height = scene.cue
         expected = np.zeros_like(coloured)
-        expected[y : y + size, x : x + size] = ds.shape_mask(len(ds.SHAPES), size)
+        expected[y : y + height, x : x + width] = True
         assert (coloured == expected).all()
         names = [ds.CLASSES[label] for label in scene.labels]
         colour = ds.COLOURS[scene.colour]
@@ -108,8 +109,8 @@ def test_the_data_set_of_coco_reads_it(folder):
 
 # Of the pixels and annotations, not of the files: PNGs may be packed in more than one way.
 DIGESTS = {
-    "train2017": "6de2a8c3fea957d6a9ac7ab8648b91cff4392a993115598ac0c94928412c8945",
-    "val2017": "d7c5f1b308a5915be7acff561012af648ab8ce6ee71280a6d9c8538513d44e89",
+    "train2017": "73d0a43a83709291f0aa96011f638c49e05337a5c0ffdc1574be6f5e5cfde701",
+    "val2017": "b95f420d7d142238d7050a20d1208f77e90a4c37fbfdb293e75efd258a0948f1",
 }
 
 
@@ -132,7 +133,12 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path):
 
 
 @pytest.mark.full
-def test_the_whole_set_is_small(tmp_path):
-    ds.write_detection_scenes(tmp_path / "set")
+def test_the_command_makes_a_small_set(tmp_path, capsys):
+    arguments = ["data", "coco", "--out", str(tmp_path / "set")]
+    assert main(arguments) == 0
+    assert "ok  train2017: 800 generated images" in capsys.readouterr().out
     size = sum(path.stat().st_size for path in (tmp_path / "set").rglob("*") if path.is_file())
     assert size < 5_000_000
+    assert main(arguments) == 2
+    assert "holds something already" in capsys.readouterr().err
+    assert main(["data", "coco", "--check", str(tmp_path / "set")]) == 0

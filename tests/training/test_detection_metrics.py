@@ -440,7 +440,7 @@ sys.path.insert(0, sys.argv[1])
 from test_detection_metrics import CocoEvaluator, random_coco, random_outputs
 from gclib.training import distributed
 
-told, masks = random_coco(11)
+told, masks = random_coco(11, images=5)
 outputs = list(random_outputs(told, masks, 11).items())
 world = distributed.start("cpu")
 evaluator = CocoEvaluator(Path(sys.argv[2], "instances.json"))
@@ -463,7 +463,7 @@ distributed.finish()
 
 @pytest.mark.full
 def test_two_processes_are_one(tmp_path):
-    told, masks = random_coco(11, images=6)
+    told, masks = random_coco(11, images=5)
     outputs = random_outputs(told, masks, 11)
     evaluator = evaluated(written(told, tmp_path), outputs)
     figures = evaluator.figures()

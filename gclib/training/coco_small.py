@@ -1,0 +1,210 @@
+"""Mask R-CNN in small: a generated set whose labels need context, one block, several seeds.
+
+.. code-block:: bash
+
+    gclib data coco --out DIR                                           # the set, 2 MB
+    python -m gclib.training.coco_small train --data DIR --seeds 1-5    # into runs/; can be stopped
+    python -m gclib.training.coco_small collect runs data/coco_small/runs   # a file for each row
+
+The set is that of :mod:`gclib.datasets.detection_scenes`, the rows are those of
+:mod:`gclib.models.mini_detector`. Every run is one of :mod:`gclib.training.coco`, the recipe of
+COCO, with the values that it has for these rows: ``gclib train coco --row mini/coco_gc``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from gclib.paper.ledger import log_path, read_runs, read_summaries, runs_folder
+from gclib.paper.statistics import Interval, paired
+from gclib.training.progress import LOG, read_log
+from gclib.training.runs import CHUNK, FIRST_LOSSES, write_json
+
+ROWS = ("mini/coco_none", "mini/coco_nl", "mini/coco_snl", "mini/coco_se", "mini/coco_gc")
+MACHINE = {
+    "workers": 0,
+    "threads": 1,
+    "evaluate_every": 100,  # only at the end
+    "log_every": 1,  # a test repeats the first losses
+    "checkpoint_minutes": 3.0,
+    "keep": 1,
+    "device": "cpu",
+}
+
+_DATA = re.compile(r"--data(?: |=)\S+")
+
+
+def commands(data: Path, seed: int, rows: Iterable[str] = ROWS) -> Iterator[list[str]]:
+    """Arguments of ``gclib train`` for every row with a seed."""
+    for row in rows:
+        found = ["coco", "--row", row, "--seed", str(seed), "--data", str(data)]
+        for name, value in MACHINE.items():
+            found += [f"--{name.replace('_', '-')}", str(value)]
+        yield [*found, "--resume", "auto"]
+
+
+def train(
+    data: Path,
+    seeds: Iterable[int],
+    rows: Iterable[str] = ROWS,
+    workers: int | None = None,
+) -> int:
+    """Train rows with every seed into ``runs/``, one thread each, all rows of a seed first.
+
+    What is finished is not trained again, and what was stopped goes on.
+
+    Returns:
+        The exit status of the first run that failed, or 0.
+    """
+    jobs = [command for seed in seeds for command in commands(data, seed, rows)]
+    with ProcessPoolExecutor(workers) as pool:
+        return next((status for status in pool.map(_train_one, jobs) if status), 0)
+
+
+def _train_one(arguments: list[str]) -> int:
+    from gclib.training.command import main
+
+    return main(arguments)
+
+
+def collect(runs: Path) -> list[dict[str, Any]]:
+    """What git keeps of the runs below a folder: figures, losses, and what repeats them."""
+    from gclib.training.coco import recipe_of
+
+    found = []
+    for summary in read_summaries(runs):
+        row, seed, recipe = summary["row"], summary["seed"], summary["recipe"]
+        if row not in ROWS or recipe != recipe_of(row, {"seed": seed}).as_dict():
+            continue
+        folder = runs / "coco" / row.replace("/", "-") / f"seed-{seed}"
+        losses = losses_of(folder / LOG)
+        figures = {k: round(v, 3) for k, v in summary["figures"].items() if k.startswith("ap_")}
+        found.append(
+            {
+                "row": row,
+                "seed": seed,
+                **figures,
+                "first_losses": [round(loss, 5) for loss in losses[:FIRST_LOSSES]],
+                "losses": [
+                    round(sum(part) / len(part), 5)
+                    for part in (losses[k : k + CHUNK] for k in range(0, len(losses), CHUNK))
+                ],
+                "updates": summary["updates"],
+                "seconds": summary["seconds"],
+                "parameters": summary["parameters"],
+                "hash": summary["hash"],
+                "commit": summary["commit"],
+                "versions": summary["versions"],
+                "command": _DATA.sub("--data DIR", summary["command"]),
+            }
+        )
+    return sorted(found, key=lambda run: (ROWS.index(run["row"]), run["seed"]))
+
+
+def losses_of(path: Path) -> list[float]:
+    """The loss of every update, from the log of a run."""
+    by_step = {line["step"]: line["loss"] for line in read_log(path) if line["event"] == "train"}
+    return [by_step[step] for step in sorted(by_step)]
+
+
+def read_logs() -> list[dict[str, Any]]:
+    """The shipped logs, by row and seed; empty where there are none."""
+    return [log for row in ROWS for log in read_runs(runs_folder("coco_small"), row)]
+
+
+def by_row(logs: Iterable[dict[str, Any]], figure: str = "ap_mask") -> dict[str, dict[int, float]]:
+    """Row → seed → figure."""
+    found: dict[str, dict[int, float]] = {}
+    for log in logs:
+        found.setdefault(log["row"], {})[log["seed"]] = log[figure]
+    return found
+
+
+def differences(
+    logs: Iterable[dict[str, Any]], figure: str = "ap_mask", baseline: str = ROWS[0]
+) -> dict[str, Interval]:
+    """Row → its figure over the baseline's, in points, paired over seeds.
+
+    Args:
+        logs: of :func:`collect`.
+        figure: for example ``"ap_mask"`` or ``"ap_box_50"``, in percent.
+        baseline: the row to compare with.
+
+    Returns:
+        Means with 95 % intervals; rows with fewer than two seeds in common are left out.
+    """
+    values = by_row(logs, figure)
+    plain = values.pop(baseline, {})
+    found: dict[str, Interval] = {}
+    for row, mine in values.items():
+        seeds = sorted(set(mine) & set(plain))
+        if len(seeds) >= 2:
+            ours, theirs = ([d[seed] for seed in seeds] for d in (mine, plain))
+            found[row] = paired(ours, theirs)
+    return found
+
+
+def as_lines(logs: list[dict[str, Any]]) -> list[str]:
+    """The table in Markdown: means over seeds, and differences to the network without a block."""
+    gains = differences(logs)
+    lines = [
+        "| row | parameters | seeds | mask AP | box AP | mask AP over the baseline's, paired | s |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in ROWS:
+        runs = [log for log in logs if log["row"] == row]
+        if not runs:
+            continue
+        mask, box, seconds = (
+            sum(run[key] for run in runs) / len(runs) for key in ("ap_mask", "ap_box", "seconds")
+        )
+        gain = ""
+        if row in gains:
+            mean, low, high = gains[row]
+            gain = f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
+        lines.append(
+            f"| `{row}` | {runs[0]['parameters']:,} | {len(runs)} | {mask:.1f} | {box:.1f} | {gain}"
+            f" | {seconds:.0f} |"
+        )
+    return lines
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command above; its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m gclib.training.coco_small", allow_abbrev=False)
+    commands_ = parser.add_subparsers(dest="command", required=True)
+    command = commands_.add_parser("train", help="every row with every seed, into runs/")
+    command.add_argument("--data", type=Path, required=True, help="made by gclib data coco --out")
+    command.add_argument("--seeds", default="1-5", help="a seed or a range; default: 1-5")
+    command.add_argument("--row", nargs="+", choices=ROWS, default=ROWS, help="default: all")
+    command.add_argument("--workers", type=int, help="processes; default: the number of cores")
+    command = commands_.add_parser("collect", help="write what git keeps of finished runs")
+    command.add_argument("runs", type=Path)
+    command.add_argument("out", type=Path)
+    options = parser.parse_args(arguments)
+    if options.command == "train":
+        first, _, last = options.seeds.partition("-")
+        if not first.isdigit() or (last and not last.isdigit()):
+            parser.error(f"--seeds {options.seeds}: expected a seed or a range, like 1-5")
+        seeds = range(int(first), int(last or first) + 1)
+        return train(options.data, seeds, options.row, options.workers)
+    found = collect(options.runs)
+    if not found:
+        print(f"{options.runs} holds no finished run of this recipe", file=sys.stderr)
+        return 2
+    options.out.mkdir(parents=True, exist_ok=True)
+    for row in dict.fromkeys(log["row"] for log in found):
+        write_json(log_path(options.out, row), [log for log in found if log["row"] == row])
+    print("\n".join(as_lines(found)))
+    print(f"{len(found)} runs: {options.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
