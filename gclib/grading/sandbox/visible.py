@@ -108,6 +108,7 @@ _TOOLS = {
         "models/detector_counts.py",
         "models/mini_detector.py",
         "training/coco.py",
+        "training/coco_small.py",
         "training/detection_metrics.py",
     ),
 }
