@@ -1,11 +1,11 @@
 """COCO: photographs with boxes and masks of their objects.
 
-======================  ============================================================================
-:func:`coco_folder`     folder → its images and its file of annotations
-:class:`CocoDataset`    both and a transform, for ``torch.utils.data.DataLoader``
+=======================  ===========================================================================
+:func:`coco_folder`      folder → its images and its file of annotations
+:class:`CocoDataset`     both and a transform, for ``torch.utils.data.DataLoader``
 :func:`train_transform`  resizing and mirror image of an image with its boxes and masks
-:func:`collate`         examples → :class:`DetectionBatch`
-======================  ============================================================================
+:func:`collate`          examples → :class:`DetectionBatch`
+=======================  ===========================================================================
 
 Images are resized here and not in the detector, which must leave them as they are: bytes are
 resized by the processes that read, and a batch holds them in a quarter of the memory. They stay

@@ -2,8 +2,8 @@
 
 A code is ``{"size": [height, width], "counts": bytes}``: pixels column by column, the lengths of
 runs of zeros and ones in turn, written as characters. Outlines are drawn and codes written by
-faster-coco-eval, which does it as pycocotools does. Reading is done here: both libraries write mask
-by mask and pixel by pixel, in 1.5 ms for 640×480 pixels where filling the runs takes a tenth.
+faster-coco-eval, which does it as pycocotools does. Reading is done here, run by run: it takes a
+fifth of the time of faster-coco-eval's and half of pycocotools', which go pixel by pixel.
 """
 
 from __future__ import annotations

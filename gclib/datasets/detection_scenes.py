@@ -2,12 +2,12 @@
 
 An image of 96×96 pixels holds two to four grey objects (disc, triangle or plus, 12 to 20 pixels
 wide) and a coloured strip along one of its sides, the cue, which is no object. The class of an
-object is its own shape × the colour of the cue: 3 × 4 = 12 classes. The box of no object comes
+object is its own shape × the colour of the cue: 3 × 3 = 9 classes. The box of no object comes
 nearer to the cue than :data:`GAP` pixels, so a detector that sees an object and a little around it
 finds and outlines every object and cannot name its class.
 
-What guessing gives: with the shape known and the colour not, a quarter of the detections of a class
-are right, whatever their order, so the average precision is about a quarter of what the same boxes
+What guessing gives: with the shape known and the colour not, a third of the detections of a class
+are right, whatever their order, so the average precision is about a third of what the same boxes
 and masks would have with the right classes. The ceiling is 100: shapes and colours are plain, and
 no object covers another.
 
@@ -37,11 +37,11 @@ OBJECTS = (2, 4)  # fewest and most of an image
 SIZES = (12, 20)  # smallest and largest width of an object
 CUE = 18  # width of the cue, a strip along one side of the image
 SHAPES = ("disc", "triangle", "plus")
-COLOURS = ("red", "green", "blue", "yellow")
+COLOURS = ("red", "green", "blue")
 CLASSES = tuple(f"{shape}-{colour}" for shape in SHAPES for colour in COLOURS)
 IMAGES = {"train2017": 800, "val2017": 200}
 
-_RGB = np.array([(220, 60, 60), (60, 200, 60), (70, 90, 230), (220, 210, 50)], dtype=np.int16)
+_RGB = np.array([(220, 60, 60), (60, 200, 60), (70, 90, 230)], dtype=np.int16)
 _BACKGROUND, _DARK, _LIGHT = 48, 120, 220  # grey values of background and objects
 _GRAIN, _NOISE = 8, 12  # side of a grain in pixels, and the largest change of its grey value
 _TRIES = 40

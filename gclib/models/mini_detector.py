@@ -91,7 +91,7 @@ def _box_head(inputs: int, width: int) -> nn.Sequential:
 
 
 def build_mini_detector(
-    row: str = "mini/coco_none", *, num_classes: int = 13, side: int = 96
+    row: str = "mini/coco_none", *, num_classes: int = 10, side: int = 96
 ) -> nn.Module:
     """Mask R-CNN with the blocks of a row of :data:`MINI_ROWS`.
 
@@ -135,8 +135,8 @@ def build_mini_detector(
         box_roi_pool=pooling(7),
         box_head=_box_head(CHANNELS * 7 * 7, 64),
         box_predictor=FastRCNNPredictor(64, num_classes),
-        box_batch_size_per_image=16,
-        box_positive_fraction=0.5,
+        box_batch_size_per_image=12,
+        box_positive_fraction=0.75,
         mask_roi_pool=pooling(8),
         mask_head=MaskRCNNHeads(CHANNELS, (CHANNELS,), 1),
         mask_predictor=MaskRCNNPredictor(CHANNELS, CHANNELS, num_classes),

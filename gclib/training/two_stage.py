@@ -177,6 +177,28 @@ def differences(logs: Iterable[dict[str, Any]], baseline: str = ROWS[0]) -> dict
     return found
 
 
+def as_markdown(logs: Iterable[dict[str, Any]]) -> list[str]:
+    """The table of docs/TRAINING.md: top-1 of each row, and its distance to the baseline."""
+    logs = list(logs)
+    found = differences(logs)
+    lines = [
+        "| row | stage | top-1, % | seeds | over the baseline's stage 2, points |",
+        "|---|---|---|---|---|",
+    ]
+    for stage in STAGES:
+        for row in ROWS:
+            values = [log["top1"] for log in logs if (log["row"], log["stage"]) == (row, stage)]
+            if not values:
+                continue
+            over = "-"
+            if stage == 2 and row in found:
+                d = found[row]
+                over = f"{d.mean:+.2f} ({d.low:+.2f} to {d.high:+.2f})"
+            mean = sum(values) / len(values)
+            lines.append(f"| `{row}` | {stage} | {mean:.2f} | {len(values)} | {over} |")
+    return lines
+
+
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
@@ -205,8 +227,7 @@ def main(arguments: list[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     write_json(options.out / NAME, found)
     kept = keep_weights(options.runs, found, options.out / "checkpoints")
-    for row, difference in differences(found).items():
-        print(f"{row:<16} {difference.mean:+.2f} ({difference.low:+.2f} to {difference.high:+.2f})")
+    print("\n".join(as_markdown(found)))
     print(f"{len(found)} runs: {options.out / NAME}")
     for path in kept:
         print(f"weights of the first seed: {path}")

@@ -82,6 +82,17 @@ def test_what_is_kept_and_how_it_is_compared(tmp_path, capsys):
     assert found == ("4a/gc_all", pytest.approx(paired([1.1, 1.2, 1.3], [0, 0, 0])))
 
 
+def test_the_table_of_the_guide_is_that_of_the_logs():
+    logs = two_stage.read_logs()
+    assert {log["seed"] for log in logs} >= {1, 2, 3}
+    assert {(log["row"], log["stage"]) for log in logs} == {
+        ("4a/baseline", 1),
+        *((row, 2) for row in two_stage.ROWS),
+    }
+    guide = (Path(__file__).parents[2] / "docs" / "TRAINING.md").read_text("utf-8")
+    assert "\n".join(two_stage.as_markdown(logs)) in guide
+
+
 def test_nothing_to_collect(tmp_path, capsys):
     assert two_stage.main(["collect", str(tmp_path), str(tmp_path / "out")]) == 2
     assert "holds no finished run" in capsys.readouterr().err
