@@ -78,7 +78,10 @@ class MiniBackbone(nn.Module):
 
 
 def _box_head(inputs: int, width: int) -> nn.Sequential:
-    """Torchvision's two layers, with norms: without them the cue is learned much later."""
+    """Torchvision's two layers, with norms, as in the pyramid.
+
+    In pilots with GC and SGD, the cue was learned sooner with both than without.
+    """
     return nn.Sequential(
         nn.Flatten(1),
         nn.Linear(inputs, width, bias=False),

@@ -84,7 +84,10 @@ def collect(runs: Path) -> list[dict[str, Any]]:
             continue
         folder = runs / "coco" / row.replace("/", "-") / f"seed-{seed}"
         losses = losses_of(folder / LOG)
-        figures = {k: round(v, 3) for k, v in summary["figures"].items() if k.startswith("ap_")}
+        # -1 stands for objects of a size that the set does not have.
+        figures = {
+            k: round(v, 3) for k, v in summary["figures"].items() if k.startswith("ap_") and v >= 0
+        }
         found.append(
             {
                 "row": row,

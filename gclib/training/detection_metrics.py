@@ -153,14 +153,14 @@ class CocoEvaluator:
         Raises:
             BrokenData: no image was added, or the file has no objects to compare with.
         """
-        result: dict[str, float] | BrokenData = {}
+        result: dict[str, float] | Exception = {}
         if self._world.leads:
             try:
                 result = self._figures()
-            except BrokenData as error:
+            except Exception as error:  # others must not wait for what cannot come
                 result = error
-        result = self._world.from_leader(result)  # others must not wait for what cannot come
-        if isinstance(result, BrokenData):
+        result = self._world.from_leader(result)
+        if isinstance(result, Exception):
             raise result
         return result
 

@@ -49,7 +49,7 @@ def test_classes_are_about_equally_frequent():
     assert counts.min() >= 0.5 * counts.mean()
     colours = np.bincount([scene.colour for scene in SCENES])
     # The best guess of a class with the shape known: the most frequent colour of the set.
-    assert colours.max() / len(SCENES) < 0.32
+    assert colours.max() / len(SCENES) < 0.42
 
 
 @pytest.mark.parametrize("size", range(ds.SIZES[0], ds.SIZES[1] + 1))
@@ -109,8 +109,8 @@ def test_the_data_set_of_coco_reads_it(folder):
 
 # Of the pixels and annotations, not of the files: PNGs may be packed in more than one way.
 DIGESTS = {
-    "train2017": "73d0a43a83709291f0aa96011f638c49e05337a5c0ffdc1574be6f5e5cfde701",
-    "val2017": "b95f420d7d142238d7050a20d1208f77e90a4c37fbfdb293e75efd258a0948f1",
+    "train2017": "bee39abf4afee884f0be326c33fe17a376d30cdbf5895ba5113263a781681b12",
+    "val2017": "5e863151dc0017ebe8143b9a2e97b0c159d8239de91071b331eac2d6d5c88175",
 }
 
 

@@ -245,10 +245,11 @@ def test_anchors_keep_their_stride_and_their_precision():
 
 
 def test_the_best_anchor_of_an_object_counts_from_a_limit_on():
-    overlaps = torch.tensor([[0.8, 0.6, 0.2, 0.1], [0.0, 0.0, 0.1, 0.29], [0.35, 0.0, 0.5, 0.0]])
+    overlaps = torch.tensor([[0.8, 0.6, 0.2, 0.1], [0.0, 0.0, 0.1, 0.25], [0.35, 0.0, 0.5, 0.0]])
     found = AnchorMatcher(0.7, 0.3, 0.3)(overlaps)
     assert found.tolist() == [0, -2, 2, -1]
     assert AnchorMatcher(0.7, 0.3, 0.0)(overlaps).tolist() == [0, -2, 2, 1]
+    assert AnchorMatcher(0.7, 0.3, 0.25)(overlaps).tolist() == [0, -2, 2, 1]
     assert AnchorMatcher(0.7, 0.3, 0.9)(overlaps).tolist() == [0, -2, -2, -1]
 
 

@@ -37,7 +37,7 @@ def write_run(runs, recipe, figure):
     summary = {
         "row": recipe.row,
         "seed": recipe.seed,
-        "figures": {"ap_mask": figure, "ap_box": figure + 1, "images": 200},
+        "figures": {"ap_mask": figure, "ap_box": figure + 1, "ap_box_l": -1.0, "images": 200},
         "recipe": recipe.as_dict(),
         "command": "gclib train coco --data /some/where --seed 1",
     }
@@ -69,7 +69,7 @@ def test_what_is_kept_and_how_it_is_compared(tmp_path, capsys):
     ]
     assert logs[0]["first_losses"][:2] == [1.001, 1.002]
     assert logs[0]["losses"] == [1.0255, 1.0555]  # of 50 updates, and of what is left
-    assert "images" not in logs[0]
+    assert not {"images", "ap_box_l"} & logs[0].keys()
     assert logs[0]["command"] == "gclib train coco --data DIR --seed 1"
     (found,) = coco_small.differences(logs, "ap_box").items()
     assert found == ("mini/coco_gc", pytest.approx(paired([11, 12, 13], [0, 0, 0])))
