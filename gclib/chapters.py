@@ -40,6 +40,7 @@ CHAPTERS = (
     Chapter("05", "global_context", "The global context block"),
     Chapter("06", "gcnet", "GCNet"),
     Chapter("07", "imagenet", "ImageNet"),
+    Chapter("08", "coco", "COCO"),
 )
 
 

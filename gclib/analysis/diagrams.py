@@ -194,3 +194,68 @@ def two_stages() -> Figure:
     axis.text(118, 4.0, "the same\nweights", ha="center", va="center", fontsize=8)
     axis.text(154, -0.3, "stage 2: 40 epochs each", ha="center", va="center", fontsize=9)
     return figure
+
+
+DETECTOR_ALT = (
+    "Left, a column of boxes from bottom to top: image, stem, c2, c3, c4, c5, each stage smaller. "
+    "Stem and c2 are grey: frozen. Inside of c3, c4 and c5 is an orange mark: GC blocks. From c2, "
+    "c3, c4 and c5 an arrow each leads to the right, to p2 to p5, the feature pyramid; arrows lead "
+    "down from p5 to p2. A last arrow leads from the pyramid to the heads: proposals, boxes and "
+    "classes, masks."
+)
+_STAGES = (
+    # name, width, height of its map for an image of 800 × 1333, frozen
+    ("stem", 3.1, "400 × 667", True),
+    ("c2", 2.8, "200 × 334", True),
+    ("c3", 2.5, "100 × 167", False),
+    ("c4", 2.2, "50 × 84", False),
+    ("c5", 2.0, "25 × 42", False),
+)
+
+
+def detector() -> Figure:
+    """Draw Mask R-CNN with its feature pyramid, and where blocks stand (section 5.1)."""
+    from matplotlib.figure import Figure
+    from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+
+    figure = Figure(figsize=(9.0, 4.4), layout="constrained")
+    axis = figure.subplots()
+    axis.axis("off")
+    axis.set_xlim(-2.0, 8.2)
+    axis.set_ylim(-0.6, 5.7)
+    line = {"arrowstyle": "-|>", "mutation_scale": 10, "color": "#444444"}
+
+    def box(x: float, y: float, width: float, text: str, colour: str) -> None:
+        style = "round,pad=0,rounding_size=0.08"
+        place = (x - width / 2, y - 0.3)
+        patch = FancyBboxPatch(place, width, 0.6, style, fc=colour, ec="#444444")
+        axis.add_patch(patch)
+        axis.text(x, y, text, ha="center", va="center", fontsize=9)
+
+    axis.text(0, -0.45, "image, 800 × 1333", ha="center", va="center", fontsize=9)
+    axis.text(0, 5.4, "backbone: ResNet", ha="center", fontsize=10, weight="bold")
+    axis.text(3.9, 5.4, "FPN", ha="center", fontsize=10, weight="bold")
+    for level, (name, width, size, frozen) in enumerate(_STAGES):
+        y = 0.5 + level
+        box(0, y, width, "", "#dddddd" if frozen else "#cfe5f5")
+        middle = 0 if frozen else -0.32
+        axis.text(middle, y, f"{name}  {size}", ha="center", va="center", fontsize=9)
+        axis.add_patch(FancyArrowPatch((0, y - 0.7 if level else -0.25), (0, y - 0.3), **line))
+        if name == "stem":
+            continue
+        box(3.9, y, 1.5, f"p{level + 1}  256 channels", "#cdebdf")
+        axis.add_patch(FancyArrowPatch((width / 2, y), (3.15, y), **line))
+        if not frozen:  # inside of the stage, in each of its residual blocks
+            style = "round,pad=0,rounding_size=0.08"
+            place = (width / 2 - 0.6, y - 0.2)
+            axis.add_patch(FancyBboxPatch(place, 0.5, 0.4, style, fc="#fbe3c8", ec="#D55E00"))
+            axis.text(width / 2 - 0.35, y, "GC", ha="center", va="center", fontsize=9)
+        if name != "c5":
+            axis.add_patch(FancyArrowPatch((3.9, y + 0.7), (3.9, y + 0.3), **line))
+    axis.text(-1.8, 1.0, "frozen", ha="center", va="center", fontsize=9, rotation=90)
+    axis.text(-1.8, 3.5, "trained", ha="center", va="center", fontsize=9, rotation=90)
+    axis.add_patch(FancyArrowPatch((4.75, 3.0), (5.75, 3.0), **line))
+    for number, text in enumerate(("proposals (RPN)", "boxes and classes", "masks")):
+        box(6.85, 3.7 - 0.7 * number, 2.1, text, "#ffffff")
+    axis.text(6.85, 4.3, "heads", ha="center", fontsize=10, weight="bold")
+    return figure

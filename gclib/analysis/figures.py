@@ -147,6 +147,56 @@ def maps(
     show(figure, alt)
 
 
+def pictures(panels: Mapping[str, Tensor], *, alt: str) -> None:
+    """Show colour images side by side.
+
+    Args:
+        panels: title → image ``(H, W, 3)``, uint8 or 0 to 1.
+        alt: what can be seen.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(2.6 * len(panels), 2.8), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axis, (title, image) in zip(axes, panels.items(), strict=True):
+        axis.imshow(image.detach().cpu().numpy())
+        axis.set_title(title, fontsize=9)
+        axis.axis("off")
+    show(figure, alt)
+
+
+def boxes(panels: Mapping[str, Tensor], *, alt: str) -> None:
+    """Show boxes on white, numbered, and print their corners.
+
+    Args:
+        panels: title → boxes ``(N, 4)`` as left, top, right, bottom.
+        alt: what can be seen.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+
+    panels = {title: found.detach().double().cpu() for title, found in panels.items()}
+    low = min(found.min().item() for found in panels.values())
+    high = torch.stack([found.amax(0)[2:] for found in panels.values()]).amax(0).tolist()
+    figure = Figure(figsize=(3.4 * len(panels), 2.6), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axis, (title, found) in zip(axes, panels.items(), strict=True):
+        for number, (left, top, right, bottom) in enumerate(found.tolist()):
+            colour, line = COLOURS[number % len(COLOURS)], ("-", "--", "-.", ":")[number % 4]
+            place, size = (left, top), (right - left, bottom - top)
+            axis.add_patch(Rectangle(place, *size, fill=False, ec=colour, ls=line, lw=2))
+            at = {"color": colour, "ha": "center", "va": "center", "size": 10}
+            middle = left + size[0] * (0.3 + 0.2 * (number % 3))  # boxes may cover one another
+            axis.text(middle, bottom - size[1] / 5, str(number), **at)
+        axis.set_xlim(low - 1, high[0] + 1)
+        axis.set_ylim(high[1] + 1, low - 1)  # rows of an image count downwards
+        axis.set_aspect("equal")
+        axis.set_title(title, fontsize=10)
+        corners = "; ".join(", ".join(f"{x:.4g}" for x in box) for box in found.tolist())
+        print(f"{title}: {corners}")
+    show(figure, alt)
+
+
 def _is_binary(map_: Tensor) -> bool:
     return bool(((map_ == 0) | (map_ == 1)).all())
 

@@ -144,6 +144,27 @@ def test_the_three_places_for_a_block(shown):
         assert position in diagrams.POSITIONS_ALT
 
 
+def test_a_detector_and_where_blocks_stand(shown):
+    figures.show(diagrams.detector(), diagrams.DETECTOR_ALT)
+    height, width = image_size(shown[0])
+    assert width > 1.5 * height > 400
+    for part in ("stem", "c2", "c5", "p2", "GC", "frozen", "masks"):
+        assert part in diagrams.DETECTOR_ALT
+
+
+def test_boxes_are_drawn_and_printed(shown, capsys):
+    panels = {
+        "a": torch.tensor([[0, 0, 4, 2.5], [5, 1, 7, 3]]),
+        "b": torch.tensor([[1.0, 1, 2, 2]]),
+    }
+    figures.boxes(panels, alt="Three boxes.")
+    assert capsys.readouterr().out == "a: 0, 0, 4, 2.5; 5, 1, 7, 3\nb: 1, 1, 2, 2\n"
+    (bundle,) = shown
+    assert bundle["text/plain"] == "Three boxes."
+    height, width = image_size(bundle)
+    assert width > height > 300
+
+
 def test_a_map_of_ones_is_bright_and_a_constant_one_is_neither():
     assert figures._limits(torch.ones(2, 3)) == (0.0, 1.0)
     assert figures._limits(torch.zeros(2, 3)) == (0.0, 1.0)

@@ -99,6 +99,18 @@ _TOOLS = {
         "training/stopping.py",
         "training/two_stage.py",
     ),
+    "08": (
+        "datasets/coco.py",
+        "datasets/coco_annotations.py",
+        "datasets/coco_masks.py",
+        "datasets/detection_scenes.py",
+        "models/detection.py",
+        "models/detector_counts.py",
+        "models/mini_detector.py",
+        "training/coco.py",
+        "training/coco_small.py",
+        "training/detection_metrics.py",
+    ),
 }
 _LEFT_OUT = {"02": {"analysis/maps.py": {"map_of"}}}
 # What the reader has built once a chapter is done. The framework stands below SNL as well, so that
@@ -136,6 +148,7 @@ _BUILT = {
         "models/weights.py",
     ),
     "07": ("training/command.py", "training/trainer.py"),
+    "08": ("models/cascade.py", "models/norms.py"),
 }
 _NO_COMMANDS = '''"""The commands of an instructor are not in this copy of the course."""
 
