@@ -42,6 +42,7 @@ _VERBATIM = (
 )
 _NL = ("nl", "nl_gaussian", "nl_dot_product", "nl_concat")
 _KINDS = ("embedded_gaussian", "gaussian", "dot_product", "concat")
+_DETECTORS = ("none", "nl", "snl", "se", "gc")
 # Rows of the lab whose logs a chapter's experiments read.
 _LOGS = {
     "02": tuple(f"{task}_{block}" for task in ("context", "pairing") for block in _NL),
@@ -65,6 +66,7 @@ _FILES = {
         "cifar10/runs/cifar10-none.json",
     ),
     "07": ("cifar10/two_stage.json",),
+    "08": tuple(f"coco_small/runs/mini-coco_{row}.json" for row in _DETECTORS),
 }
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest time that a zip can hold
 
