@@ -119,7 +119,7 @@ def probe(
         module: of the task.
         recipe: what would be trained.
         machine: how.
-        world: the processes; they do not wait for one another here.
+        world: the processes, which all must call this.
         build: makes the network; default: that of the recipe with its classes.
 
     Returns:
@@ -154,7 +154,9 @@ def probe(
                 torch.cuda.synchronize(world.device)
             if number:  # the first one sets up kernels and memory
                 times.append(time.perf_counter() - start)
-            if times and time.perf_counter() - begun > PROBE_SECONDS:
+            # All stop together: synchronised norms of the others would wait for this process.
+            (late,) = world.largest(bool(times) and time.perf_counter() - begun > PROBE_SECONDS)
+            if late:
                 break
     times.sort()
     return {
