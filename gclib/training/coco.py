@@ -307,6 +307,11 @@ class Coco:
 
 def build(recipe: CocoRecipe, classes: int = CLASSES, weights: str | None = None) -> nn.Module:
     """The detector of a recipe."""
+        if not self.test_data.annotations.has_objects:
+            raise BrokenData(
+                f"{self.test_data.annotations.path} has no list 'annotations': a training is "
+                "evaluated after every epoch and needs objects to compare with"
+            )
     if recipe.network == MINI:
         return build_mini_detector(recipe.row, num_classes=classes, side=recipe.short)
     return build_detector(
