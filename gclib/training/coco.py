@@ -277,8 +277,9 @@ class Coco:
                 ids = [target["image_id"] for target in batch.targets]
                 evaluator.add(ids, predict(model, batch.to(world.device), self.recipe.precision))
         count, broken = map(int, world.total(len(evaluator), len(self.unread)))
-        if not count:
-            raise BrokenData(f"no test image can be read, the first is {self.unread[0]}")
+        if not count:  # a process may have had no image of its own
+            first = next(path for paths in world.gather(self.unread[:1]) for path in paths)
+            raise BrokenData(f"no test image can be read, the first is {first}")
         evaluator.gather(world)
         if self.results:
             evaluator.save(self.results)
