@@ -143,7 +143,9 @@ def _open(module: Any, name: str, wanted: Analysed, machine: Machine, world: Wor
         photos, model = task.test_data, task.build_model(fresh=False)
     if not any(map(is_block, model.modules())):
         raise Refused(f"{recipe.row} has no block that could look at anything: take another row")
-    load(model, state, path, data)
+    if wanted.effect and not non_local_blocks(model):
+        raise Refused(f"--effect: the blocks of {recipe.row} have one map for all queries already")
+    load(model, state, path, data, task)
     model = model.to(world.device).eval()
     return _Seen(module, task, model, photos, recipe.row)
 

@@ -250,6 +250,11 @@ class Coco:
 
     @property
     def loss(self) -> LossOf:
+    @property
+    def labels(self) -> list[int]:
+        """The category of each label."""
+        return list(self.test_data.labels)
+
         """The sum of the detector's losses."""
         return loss_of(self.recipe)
 
@@ -290,7 +295,7 @@ class Coco:
     def about(self) -> dict[str, Any]:
         """What the weights started from, and which category each label is."""
         labels = list(self.train_data.labels)
-        if labels != list(self.test_data.labels):
+        if labels != self.labels:
             raise BrokenData(
                 f"{self.data}: the two parts have different categories; both need the same"
             )
