@@ -86,7 +86,8 @@ def _analyse(arguments: list[str], program: str) -> int:
         raise Refused("--effect: a folder of images has no labels to evaluate with")
     module = import_module(TASKS[kind])
     world = distributed.start(machine.device)
-    with prepared(machine, world.device):
+    one_size = getattr(module.open_task, "one_size", True)
+    with prepared(machine, world.device, one_size=one_size):
         seen = _open(module, name, wanted, machine, world)
         result = analyse(seen, wanted, world, machine)
     if world.leads:

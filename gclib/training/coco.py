@@ -189,6 +189,7 @@ class Coco:
 
     name, unit, figure = "coco", "images", "ap_box"
     collate = staticmethod(collate)
+    one_size = False  # images and numbers of regions differ
 
     def __init__(
         self,

@@ -125,7 +125,8 @@ def probe(
     Returns:
         ``seconds`` of a part with its update, the median; ``memory_mib``; ``updates`` probed.
     """
-    with prepared(machine, world.device), without_random():
+    one_size = getattr(module.open_task, "one_size", True)
+    with prepared(machine, world.device, one_size=one_size), without_random():
         core, _ = with_norms((build or (lambda: module.build(recipe)))(), recipe.norm, world)
         layout = torch.channels_last if machine.channels_last else torch.contiguous_format
         core = core.to(world.device).train()
