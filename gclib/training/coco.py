@@ -184,7 +184,7 @@ class Coco:
 
     Raises:
         BrokenData: the folder does not hold that.
-        BadOption: no weights.
+        BadOption: no weights; no results of test-dev.
     """
 
     name, unit, figure = "coco", "images", "ap_box"
@@ -207,6 +207,10 @@ class Coco:
                 f"model.pt of gclib train imagenet, or a name of torchvision's for {recipe.network}"
             )
         self.recipe, self.weights, self.part, self.few = recipe, weights, part, few
+        if weights is not None and recipe.network == MINI:
+            raise BadOption(f"--weights {weights}: the small detector starts from scratch")
+        if part == "test-dev" and not results:
+            raise BadOption("--results is missing: test-dev has no objects to compare with")
         self.data = data
         self.results = results
         self.unread: list[str] = []
@@ -266,6 +270,8 @@ class Coco:
         ``results``.
         """
         mine = Subset(self.test_data, range(world.rank, len(self.test_data), world.size))
+        if self.results and world.leads:  # what cannot be written must not cost the work
+            Path(self.results).parent.mkdir(parents=True, exist_ok=True)
         loader = DataLoader(
             mine,
             batch_size=1,  # beside a larger image, one would be padded and have other maps
