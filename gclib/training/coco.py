@@ -326,7 +326,8 @@ def build(recipe: CocoRecipe, classes: int = CLASSES, weights: str | None = None
                 "evaluated after every epoch and needs objects to compare with"
             )
     if recipe.network == MINI:
-        return build_mini_detector(recipe.row, num_classes=classes, side=recipe.short)
+        sides = {"side": recipe.short, "long": recipe.long}
+        return build_mini_detector(recipe.row, num_classes=classes, **sides)
     return build_detector(
         recipe.row,
         backbone=recipe.network,
