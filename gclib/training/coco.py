@@ -175,8 +175,8 @@ class Coco:
     Args:
         recipe: how to train.
         data: folder with ``train2017/``, ``val2017/`` and ``annotations/``.
-        weights: of the backbone: a path or a name of torchvision's; of the whole detector: a path.
-            None only for the small detector.
+        weights: of the backbone: a path or a name of torchvision's; of a whole detector's file,
+            the backbone alone is taken. None only for the small detector.
         few: read so many training images, and a quarter of it for tests, of the first ones; None
             for all.
         part: what to evaluate on: ``"val"`` or ``"test-dev"``.
@@ -484,8 +484,10 @@ def counts(recipe: CocoRecipe) -> Iterator[str]:
             model = build(recipe, 1 + len(GENERATED))
         yield f"parameters: {sum(p.numel() for p in model.parameters()):,}"
         return
-    parameters, ours = count_detector(recipe.row)
-    built = count_detector(recipe.row, "paper", recipe.stride_in).multiply_adds
+    network = recipe.network
+    first = "3x3" if network in ("resnet18", "resnet34") else "1x1"  # these have no 1×1
+    parameters, ours = count_detector(recipe.row, stride_in=first, backbone=network)
+    built = count_detector(recipe.row, "paper", recipe.stride_in, network).multiply_adds
     yield f"parameters: {parameters:,}{beside(recipe.row, 'params_m', 'M')}"
     yield (
         f"multiply-adds at 800×1344: {ours / 1e9:.3f} G by the convention of table 2"
