@@ -90,12 +90,14 @@ def untrained(model: nn.Module, *, scale: float | None = None, seed: int = 0) ->
 
 def _start_anew(block: nn.Module) -> None:
     """Draw on the CPU, so that every device has the same weights."""
+    device = next(block.parameters()).device
+    block.cpu()
     for module in block.modules():
         if hasattr(module, "reset_parameters"):
             module.reset_parameters()
     if isinstance(block, NonLocalBlock):
-        drawn = torch.empty(block.out.weight.shape).normal_(std=0.01)
         with torch.no_grad():
-            block.out.weight.copy_(drawn)
+            block.out.weight.normal_(std=0.01)
             if not isinstance(block.norm, nn.Identity):
                 block.norm.weight.fill_(1)
+    block.to(device)
