@@ -426,13 +426,13 @@ class _Run:
             self._note_broken(batch.broken)
             yield batch.to(self.world.device)
 
-    def _note_broken(self, paths: list[str]) -> None:
+    def _note_broken(self, paths: list[str], what: str = "another one takes its place") -> None:
         for path in paths:
             if path not in self.broken:
                 self.broken.add(path)
                 if len(self.broken) <= _SHOWN:
                     shown = os.fsencode(path).decode("utf-8", "replace")
-                    self.say(f"cannot be read, another one takes its place: {shown}")
+                    self.say(f"cannot be read, {what}: {shown}")
                 with contextlib.suppress(OSError):
                     self.place.out.mkdir(parents=True, exist_ok=True)
                     how = {"encoding": "utf-8", "errors": "surrogateescape"}
@@ -492,7 +492,7 @@ class _Run:
             self.core.train()
         result = {"epoch": self.step // self.per_epoch, "step": self.step, **figures}
         self.results.append(result)
-        self._note_broken(self.task.unread)
+        self._note_broken(self.task.unread, "the evaluation leaves it out")
         (self.broken_in_all,) = self.world.largest(len(self.broken))
         if self.broken_in_all > self.machine.max_broken:
             raise self._too_many_broken()
