@@ -204,13 +204,14 @@ class Coco:
         if weights is None and recipe.network != MINI:
             raise BadOption(
                 "a detector starts from a backbone that was trained on ImageNet: --weights RUN/"
-                f"model.pt of gclib train imagenet, or a name of torchvision's for {recipe.network}"
+                f"model.pt of gclib train imagenet (with its --stride-in), or a name of "
+                f"torchvision's for {recipe.network}"
             )
-        self.recipe, self.weights, self.part, self.few = recipe, weights, part, few
         if weights is not None and recipe.network == MINI:
             raise BadOption(f"--weights {weights}: the small detector starts from scratch")
         if part == "test-dev" and not results:
             raise BadOption("--results is missing: test-dev has no objects to compare with")
+        self.recipe, self.weights, self.part, self.few = recipe, weights, part, few
         self.data = data
         self.results = results
         self.unread: list[str] = []
@@ -249,17 +250,17 @@ class Coco:
         """Categories of the data and the background."""
         return 1 + len(self.test_data.labels)
 
+    @property
+    def labels(self) -> list[int]:
+        """The category of each label."""
+        return list(self.test_data.labels)
+
     def build_model(self, *, fresh: bool = True) -> nn.Module:
         """The detector; with ``fresh``, with the weights it starts from."""
         return build(self.recipe, self.classes, self.weights if fresh else None)
 
     @property
     def loss(self) -> LossOf:
-    @property
-    def labels(self) -> list[int]:
-        """The category of each label."""
-        return list(self.test_data.labels)
-
         """The sum of the detector's losses."""
         return loss_of(self.recipe)
 
@@ -269,9 +270,9 @@ class Coco:
         Where the data has no annotations (test-dev), the detections are only written to
         ``results``.
         """
-        mine = Subset(self.test_data, range(world.rank, len(self.test_data), world.size))
         if self.results and world.leads:  # what cannot be written must not cost the work
             Path(self.results).parent.mkdir(parents=True, exist_ok=True)
+        mine = Subset(self.test_data, range(world.rank, len(self.test_data), world.size))
         loader = DataLoader(
             mine,
             batch_size=1,  # beside a larger image, one would be padded and have other maps
@@ -306,6 +307,11 @@ class Coco:
             raise BrokenData(
                 f"{self.data}: the two parts have different categories; both need the same"
             )
+        if not self.test_data.annotations.has_objects:
+            raise BrokenData(
+                f"{self.test_data.annotations.path} has no list 'annotations': a training is "
+                "evaluated after every epoch and needs objects to compare with"
+            )
         return {"started_from": origin_of(self.weights), "labels": labels}
 
     def as_in_paper(self) -> bool:
@@ -320,11 +326,6 @@ class Coco:
 
 def build(recipe: CocoRecipe, classes: int = CLASSES, weights: str | None = None) -> nn.Module:
     """The detector of a recipe."""
-        if not self.test_data.annotations.has_objects:
-            raise BrokenData(
-                f"{self.test_data.annotations.path} has no list 'annotations': a training is "
-                "evaluated after every epoch and needs objects to compare with"
-            )
     if recipe.network == MINI:
         sides = {"side": recipe.short, "long": recipe.long}
         return build_mini_detector(recipe.row, num_classes=classes, **sides)
