@@ -104,7 +104,7 @@ def build_mini_detector(
         long: most pixels of the long side; None for ``side``.
 
     Returns:
-        A torchvision ``MaskRCNN``; images of ``side`` pixels stay as they are.
+        A torchvision ``MaskRCNN``; images of these sizes stay as they are.
 
     Raises:
         ValueError: no such row.
