@@ -92,12 +92,14 @@ def _start_anew(block: nn.Module) -> None:
     """Draw on the CPU, so that every device has the same weights."""
     device = next(block.parameters()).device
     block.cpu()
-    for module in block.modules():
+    for module in reversed(list(block.modules())):  # a block's own way comes behind its layers'
         if hasattr(module, "reset_parameters"):
             module.reset_parameters()
-    if isinstance(block, NonLocalBlock):
-        with torch.no_grad():
-            block.out.weight.normal_(std=0.01)
-            if not isinstance(block.norm, nn.Identity):
-                block.norm.weight.fill_(1)
+    for module in block.modules():
+        weight = module._parameters.get("weight")
+        if weight is not None and not weight.any():
+            if weight.dim() > 1:
+                nn.init.normal_(weight, std=0.01)
+            else:  # of a norm
+                nn.init.ones_(weight)
     block.to(device)

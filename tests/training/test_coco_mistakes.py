@@ -9,7 +9,7 @@ import tiny_coco
 import torch
 
 from gclib.analysis.interventions import untrained
-from gclib.blocks import GCBlock
+from gclib.blocks import GCBlock, NonLocalBlock
 from gclib.cli import main
 from gclib.datasets.coco import CocoDataset, coco_folder, train_transform
 from gclib.datasets.detection_scenes import write_detection_scenes
@@ -106,7 +106,7 @@ def test_weights_for_the_small_detector_are_refused(data, capsys):
 
 def test_boxes_that_a_mirror_would_flatten_do_not_count(data, tmp_path):
     def spoil(told):
-        told["annotations"][0] |= {"bbox": [-0.99999, 10, 1.0, 20], "area": 20}
+        told["annotations"][0] |= {"bbox": [-0.9999999, 10, 1.0, 20], "area": 20}
 
     folder = changed(data, tmp_path / "data", "train2017", spoil)
     images, annotations = coco_folder(folder, "train")
@@ -173,3 +173,17 @@ def test_one_map_for_all_queries_takes_no_pairs(monkeypatch):
     means = {}
     running.RunningDistances(20_000)._add_one(means, "attention", torch.ones(1, 40) / 40)
     assert means["jsd/attention"].mean == 0
+
+
+def test_an_untrained_block_is_a_fresh_one_but_for_its_last_weights():
+    """Layers that start as torch's do would have larger maps, and a bias in every output."""
+    block = NonLocalBlock(256)
+    with untrained(block):
+        for layer in (block.query, block.key, block.value, block.out):
+            assert layer.weight.std().item() == pytest.approx(0.01, rel=0.05)
+            assert not layer.bias.any()
+    block = GCBlock(256)
+    with untrained(block):
+        assert not block.context_modelling.key.bias.any()
+        assert block.transform.expand.weight.std().item() == pytest.approx(0.01, rel=0.05)
+        assert not block.transform.expand.bias.any()
