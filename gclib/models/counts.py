@@ -55,10 +55,9 @@ COUNTED_ROWS = tuple(row for row in ROWS if row.split("/")[0] in NETWORKS)
 COUNTED_BY = ("paper", "mmdetection", "fvcore")
 _DETECTOR = "800×1344, 1000 proposals, 100 masks, stride in the 1×1 convolutions"
 DETECTORS = {
-    **{
-        table: f"Mask R-CNN on ResNet-50, {_DETECTOR}"
-        for table in ("1", "2a", "2b", "2c", "2d", "2e", "2f")
-    },
+    **dict.fromkeys(
+        ("1", "2a", "2b", "2c", "2d", "2e", "2f"), f"Mask R-CNN on ResNet-50, {_DETECTOR}"
+    ),
     "3a": f"the row's detector, {_DETECTOR}",
 }
 _OTHERS = "expected a row of tables 1 (COCO) to 5, for example 2a/gc_all or 4a/gc_all"
