@@ -90,12 +90,16 @@ def untrained(model: nn.Module, *, scale: float | None = None, seed: int = 0) ->
 
 def _start_anew(block: nn.Module) -> None:
     """Draw on the CPU, so that every device has the same weights."""
-    for module in block.modules():
+    device = next(block.parameters()).device
+    block.cpu()
+    for module in reversed(list(block.modules())):  # a block's own way comes behind its layers'
         if hasattr(module, "reset_parameters"):
             module.reset_parameters()
-    if isinstance(block, NonLocalBlock):
-        drawn = torch.empty(block.out.weight.shape).normal_(std=0.01)
-        with torch.no_grad():
-            block.out.weight.copy_(drawn)
-            if not isinstance(block.norm, nn.Identity):
-                block.norm.weight.fill_(1)
+    for module in block.modules():
+        weight = module._parameters.get("weight")
+        if weight is not None and not weight.any():
+            if weight.dim() > 1:
+                nn.init.normal_(weight, std=0.01)
+            else:  # of a norm
+                nn.init.ones_(weight)
+    block.to(device)

@@ -36,6 +36,7 @@ from gclib.datasets.images import drawing_from, mixed
 
 Target = dict[str, Any]
 
+_LEAST = 0.01  # pixels inside of the image: mirrored, a narrower box may round to nothing
 _TRIES = 20  # unreadable files in a row, behind which it is not the files that are broken
 
 # Names of a part: its folder, and its file of annotations.
@@ -274,7 +275,7 @@ def usable(told: Annotations) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         ),
         axis=1,
     ).astype(np.float32)
-    inside = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    inside = (boxes[:, 2:] - boxes[:, :2] >= _LEAST).all(1)
     large = (told.areas > 0) & (width >= 1) & (height >= 1)
     return images, boxes, inside & large & ~told.crowd & ~told.ignored
 

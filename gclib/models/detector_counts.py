@@ -60,7 +60,12 @@ class _Layers(nn.Module):
         return images.new_empty(number, self.backbone.out_channels, *pool.output_size)
 
 
-def count_detector(row_id: str, convention: str = CONVENTION, stride_in: str = "1x1") -> Counted:
+def count_detector(
+    row_id: str,
+    convention: str = CONVENTION,
+    stride_in: str = "1x1",
+    backbone: str | None = None,
+) -> Counted:
     """Count the detector of a row of tables 1 (COCO), 2 and 3.
 
     Args:
@@ -69,28 +74,33 @@ def count_detector(row_id: str, convention: str = CONVENTION, stride_in: str = "
             and ``stride_in="1x1"`` give table 2; ``"paper"`` and ``"3x3"`` say what the detector
             that :func:`gclib.models.build_detector` builds computes.
         stride_in: where the bottlenecks have their stride.
+        backbone: in place of the row's.
 
     Raises:
         ValueError: no such row or convention, or a row of another table.
     """
-    layers = detector_layers(row_id, stride_in)
+    layers = detector_layers(row_id, stride_in, backbone)
     return Counted(sum(layer.parameters for layer in layers), multiply_adds(layers, convention))
 
 
 @cache
-def detector_layers(row_id: str, stride_in: str = "1x1") -> tuple[LayerCount, ...]:
+def detector_layers(
+    row_id: str, stride_in: str = "1x1", backbone: str | None = None
+) -> tuple[LayerCount, ...]:
     """The detector of a row of tables 1 (COCO), 2 and 3, layer by layer.
 
     Args:
         row_id: for example ``"2a/gc_all"``.
         stride_in: where the bottlenecks have their stride.
+        backbone: in place of the row's.
 
     Raises:
         ValueError: no such row, or a row of another table.
     """
     # Frozen norms have no parameters; the paper counts them.
     with torch.device("meta"):
-        model = build_detector(row_id, norm="batch", frozen=(), stride_in=stride_in)
+        how = {"backbone": backbone, "stride_in": stride_in}
+        model = build_detector(row_id, norm="batch", frozen=(), **how)
     return _layers(model)
 
 

@@ -94,7 +94,7 @@ def _box_head(inputs: int, width: int) -> nn.Sequential:
 
 
 def build_mini_detector(
-    row: str = "mini/coco_none", *, num_classes: int = 10, side: int = 96
+    row: str = "mini/coco_none", *, num_classes: int = 10, side: int = 96, long: int | None = None
 ) -> nn.Module:
     """Mask R-CNN with the blocks of a row of :data:`MINI_ROWS`.
 
@@ -103,10 +103,11 @@ def build_mini_detector(
     Args:
         row: for example ``"mini/coco_gc"``.
         num_classes: with the background.
-        side: of the images in pixels; others are resized in evaluation.
+        side: short side of the images in pixels; others are resized in evaluation.
+        long: most pixels of the long side; None for ``side``.
 
     Returns:
-        A torchvision ``MaskRCNN``; images of ``side`` pixels stay as they are.
+        A torchvision ``MaskRCNN``; images of these sizes stay as they are.
 
     Raises:
         ValueError: no such row.
@@ -127,7 +128,7 @@ def build_mini_detector(
         image_std=(0.2, 0.2, 0.2),
         size_divisible=8,
         min_size=side,
-        max_size=side,
+        max_size=long or side,
         _skip_resize=True,  # in training; in evaluation the sizes above are the image's own
         rpn_anchor_generator=AnchorGenerator(((14,), (18,)), ((1.0,), (1.0,))),
         rpn_pre_nms_top_n_train=200,

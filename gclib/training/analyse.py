@@ -86,7 +86,8 @@ def _analyse(arguments: list[str], program: str) -> int:
         raise Refused("--effect: a folder of images has no labels to evaluate with")
     module = import_module(TASKS[kind])
     world = distributed.start(machine.device)
-    with prepared(machine, world.device):
+    one_size = getattr(module.open_task, "one_size", True)
+    with prepared(machine, world.device, one_size=one_size):
         seen = _open(module, name, wanted, machine, world)
         result = analyse(seen, wanted, world, machine)
     if world.leads:
@@ -143,7 +144,9 @@ def _open(module: Any, name: str, wanted: Analysed, machine: Machine, world: Wor
         photos, model = task.test_data, task.build_model(fresh=False)
     if not any(map(is_block, model.modules())):
         raise Refused(f"{recipe.row} has no block that could look at anything: take another row")
-    load(model, state, path, data)
+    if wanted.effect and not non_local_blocks(model):
+        raise Refused(f"--effect: the blocks of {recipe.row} have one map for all queries already")
+    load(model, state, path, data, task)
     model = model.to(world.device).eval()
     return _Seen(module, task, model, photos, recipe.row)
 

@@ -175,8 +175,8 @@ class Coco:
     Args:
         recipe: how to train.
         data: folder with ``train2017/``, ``val2017/`` and ``annotations/``.
-        weights: of the backbone: a path or a name of torchvision's; of the whole detector: a path.
-            None only for the small detector.
+        weights: of the backbone: a path or a name of torchvision's; of a whole detector's file,
+            the backbone alone is taken. None only for the small detector.
         few: read so many training images, and a quarter of it for tests, of the first ones; None
             for all.
         part: what to evaluate on: ``"val"`` or ``"test-dev"``.
@@ -184,11 +184,12 @@ class Coco:
 
     Raises:
         BrokenData: the folder does not hold that.
-        BadOption: no weights.
+        BadOption: no weights; no results of test-dev.
     """
 
     name, unit, figure = "coco", "images", "ap_box"
     collate = staticmethod(collate)
+    one_size = False  # images and numbers of regions differ
 
     def __init__(
         self,
@@ -203,8 +204,13 @@ class Coco:
         if weights is None and recipe.network != MINI:
             raise BadOption(
                 "a detector starts from a backbone that was trained on ImageNet: --weights RUN/"
-                f"model.pt of gclib train imagenet, or a name of torchvision's for {recipe.network}"
+                f"model.pt of gclib train imagenet (with its --stride-in), or a name of "
+                f"torchvision's for {recipe.network}"
             )
+        if weights is not None and recipe.network == MINI:
+            raise BadOption(f"--weights {weights}: the small detector starts from scratch")
+        if part == "test-dev" and not results:
+            raise BadOption("--results is missing: test-dev has no objects to compare with")
         self.recipe, self.weights, self.part, self.few = recipe, weights, part, few
         self.data = data
         self.results = results
@@ -244,6 +250,11 @@ class Coco:
         """Categories of the data and the background."""
         return 1 + len(self.test_data.labels)
 
+    @property
+    def labels(self) -> list[int]:
+        """The category of each label."""
+        return list(self.test_data.labels)
+
     def build_model(self, *, fresh: bool = True) -> nn.Module:
         """The detector; with ``fresh``, with the weights it starts from."""
         return build(self.recipe, self.classes, self.weights if fresh else None)
@@ -259,6 +270,8 @@ class Coco:
         Where the data has no annotations (test-dev), the detections are only written to
         ``results``.
         """
+        if self.results and world.leads:  # what cannot be written must not cost the work
+            Path(self.results).parent.mkdir(parents=True, exist_ok=True)
         mine = Subset(self.test_data, range(world.rank, len(self.test_data), world.size))
         loader = DataLoader(
             mine,
@@ -277,8 +290,9 @@ class Coco:
                 ids = [target["image_id"] for target in batch.targets]
                 evaluator.add(ids, predict(model, batch.to(world.device), self.recipe.precision))
         count, broken = map(int, world.total(len(evaluator), len(self.unread)))
-        if not count:
-            raise BrokenData(f"no test image can be read, the first is {self.unread[0]}")
+        if not count:  # a process may have had no image of its own
+            first = next(path for paths in world.gather(self.unread[:1]) for path in paths)
+            raise BrokenData(f"no test image can be read, the first is {first}")
         evaluator.gather(world)
         if self.results:
             evaluator.save(self.results)
@@ -289,9 +303,14 @@ class Coco:
     def about(self) -> dict[str, Any]:
         """What the weights started from, and which category each label is."""
         labels = list(self.train_data.labels)
-        if labels != list(self.test_data.labels):
+        if labels != self.labels:
             raise BrokenData(
                 f"{self.data}: the two parts have different categories; both need the same"
+            )
+        if not self.test_data.annotations.has_objects:
+            raise BrokenData(
+                f"{self.test_data.annotations.path} has no list 'annotations': a training is "
+                "evaluated after every epoch and needs objects to compare with"
             )
         return {"started_from": origin_of(self.weights), "labels": labels}
 
@@ -308,7 +327,8 @@ class Coco:
 def build(recipe: CocoRecipe, classes: int = CLASSES, weights: str | None = None) -> nn.Module:
     """The detector of a recipe."""
     if recipe.network == MINI:
-        return build_mini_detector(recipe.row, num_classes=classes, side=recipe.short)
+        sides = {"side": recipe.short, "long": recipe.long}
+        return build_mini_detector(recipe.row, num_classes=classes, **sides)
     return build_detector(
         recipe.row,
         backbone=recipe.network,
@@ -465,8 +485,10 @@ def counts(recipe: CocoRecipe) -> Iterator[str]:
             model = build(recipe, 1 + len(GENERATED))
         yield f"parameters: {sum(p.numel() for p in model.parameters()):,}"
         return
-    parameters, ours = count_detector(recipe.row)
-    built = count_detector(recipe.row, "paper", recipe.stride_in).multiply_adds
+    network = recipe.network
+    first = "3x3" if network in ("resnet18", "resnet34") else "1x1"  # these have no 1×1
+    parameters, ours = count_detector(recipe.row, stride_in=first, backbone=network)
+    built = count_detector(recipe.row, "paper", recipe.stride_in, network).multiply_adds
     yield f"parameters: {parameters:,}{beside(recipe.row, 'params_m', 'M')}"
     yield (
         f"multiply-adds at 800×1344: {ours / 1e9:.3f} G by the convention of table 2"

@@ -303,8 +303,8 @@ def _figures(
     recipe, state = recipe_in(module, path)
     task = module.open_task(recipe, data, state.get("started_from"), **how)
     model = task.build_model(fresh=False)
-    with prepared(machine, world.device):
-        load(model, state, path, data)
+    with prepared(machine, world.device, one_size=getattr(task, "one_size", True)):
+        load(model, state, path, data, task)
         model = model.to(world.device).eval()
         return task.evaluate(model, world, machine)
 
@@ -323,12 +323,23 @@ def recipe_in(module: Any, path: Path) -> tuple[Any, dict[str, Any]]:
         raise CheckpointError(f"{path} is of another task or version of gclib ({error})") from None
 
 
-def load(model: torch.nn.Module, state: dict[str, Any], path: Path, data: Path) -> None:
+def load(
+    model: torch.nn.Module, state: dict[str, Any], path: Path, data: Path, task: Any = None
+) -> None:
     """Put the weights of a checkpoint into its network.
 
     Raises:
-        CheckpointError: they do not fit; mostly the data has another number of classes.
+        CheckpointError: they do not fit; mostly the data has another number of classes. Or the
+            task's labels stand for other categories than in the training.
     """
+    labels = getattr(task, "labels", None)
+    if labels is not None and labels != state.get("labels", labels):
+        only = sorted(set(labels) ^ set(state["labels"]))
+        more = ", ..." if len(only) > 5 else ""
+        raise CheckpointError(
+            f"{path} was trained on other categories than {data} has: only one of them has the ids "
+            f"{', '.join(map(str, only[:5]))}{more}"
+        )
     try:
         model.load_state_dict(state["model"])
     except RuntimeError as error:

@@ -215,8 +215,9 @@ class ImageNet:
             top1, top5 = topk_correct(logits, batch.labels.to(logits.device))
             first, fifth, count = first + top1, fifth + top5, count + len(batch)
         first, fifth, count, broken = world.total(first, fifth, count, len(self.unread))
-        if not count:
-            raise BrokenData(f"no test image can be read, the first is {self.unread[0]}")
+        if not count:  # a process may have had no image of its own
+            first = next(path for paths in world.gather(self.unread[:1]) for path in paths)
+            raise BrokenData(f"no test image can be read, the first is {first}")
         top1, top5 = as_shares((first, fifth), count)
         figures = {"top1": top1, "top5": top5, "images": int(count)}
         return figures | ({"broken": int(broken)} if broken else {})

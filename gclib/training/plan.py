@@ -119,13 +119,14 @@ def probe(
         module: of the task.
         recipe: what would be trained.
         machine: how.
-        world: the processes; they do not wait for one another here.
+        world: the processes, which all must call this.
         build: makes the network; default: that of the recipe with its classes.
 
     Returns:
         ``seconds`` of a part with its update, the median; ``memory_mib``; ``updates`` probed.
     """
-    with prepared(machine, world.device), without_random():
+    one_size = getattr(module.open_task, "one_size", True)
+    with prepared(machine, world.device, one_size=one_size), without_random():
         core, _ = with_norms((build or (lambda: module.build(recipe)))(), recipe.norm, world)
         layout = torch.channels_last if machine.channels_last else torch.contiguous_format
         core = core.to(world.device).train()
@@ -154,7 +155,9 @@ def probe(
                 torch.cuda.synchronize(world.device)
             if number:  # the first one sets up kernels and memory
                 times.append(time.perf_counter() - start)
-            if times and time.perf_counter() - begun > PROBE_SECONDS:
+            # All stop together: synchronised norms of the others would wait for this process.
+            (late,) = world.largest(bool(times) and time.perf_counter() - begun > PROBE_SECONDS)
+            if late:
                 break
     times.sort()
     return {

@@ -57,6 +57,7 @@ class Task(Protocol):
         name: ``"imagenet"``, ``"coco"`` or ``"kinetics"``.
         recipe: how to train it.
         unit: of the examples, for ``images/s``.
+        one_size: whether all batches have one shape (default: yes), see :func:`prepared`.
         figure: which figure of :meth:`evaluate` decides on the best weights; more is better.
         train_data: gives an example for ``(epoch, index)``.
         groups: ``(len(train_data),)``, which examples may share a forward pass; None for all.
@@ -168,7 +169,8 @@ class _Run:
 
     def train(self) -> Outcome:
         """See :func:`train`."""
-        with prepared(self.machine, self.world.device):
+        one_size = getattr(self.task, "one_size", True)
+        with prepared(self.machine, self.world.device, one_size=one_size):
             return self._train()
 
     def _train(self) -> Outcome:
@@ -424,13 +426,13 @@ class _Run:
             self._note_broken(batch.broken)
             yield batch.to(self.world.device)
 
-    def _note_broken(self, paths: list[str]) -> None:
+    def _note_broken(self, paths: list[str], what: str = "another one takes its place") -> None:
         for path in paths:
             if path not in self.broken:
                 self.broken.add(path)
                 if len(self.broken) <= _SHOWN:
                     shown = os.fsencode(path).decode("utf-8", "replace")
-                    self.say(f"cannot be read, another one takes its place: {shown}")
+                    self.say(f"cannot be read, {what}: {shown}")
                 with contextlib.suppress(OSError):
                     self.place.out.mkdir(parents=True, exist_ok=True)
                     how = {"encoding": "utf-8", "errors": "surrogateescape"}
@@ -490,7 +492,7 @@ class _Run:
             self.core.train()
         result = {"epoch": self.step // self.per_epoch, "step": self.step, **figures}
         self.results.append(result)
-        self._note_broken(self.task.unread)
+        self._note_broken(self.task.unread, "the evaluation leaves it out")
         (self.broken_in_all,) = self.world.largest(len(self.broken))
         if self.broken_in_all > self.machine.max_broken:
             raise self._too_many_broken()
@@ -667,8 +669,16 @@ def without_random() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def prepared(machine: Machine, device: torch.device) -> Iterator[None]:
-    """Torch's switches as this machine wants them, as long as it is open."""
+def prepared(machine: Machine, device: torch.device, *, one_size: bool = True) -> Iterator[None]:
+    """Torch's switches as this machine wants them, as long as it is open.
+
+    Args:
+        machine: how to use it.
+        device: what runs on it.
+        one_size: whether all batches have one shape; cuDNN then looks for the fastest algorithm of
+            each convolution. It would do so for every new shape, and detectors have new ones in
+            every update: images of many sizes, and as many regions as there are objects.
+    """
     before = (
         torch.get_num_threads(),
         torch.backends.cudnn.benchmark,
@@ -677,7 +687,7 @@ def prepared(machine: Machine, device: torch.device) -> Iterator[None]:
     )
     if machine.threads:
         torch.set_num_threads(machine.threads)
-    torch.backends.cudnn.benchmark = not machine.deterministic
+    torch.backends.cudnn.benchmark = one_size and not machine.deterministic
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")
     if machine.deterministic:
