@@ -157,24 +157,20 @@ def as_lines(logs: list[dict[str, Any]]) -> list[str]:
     """The table in Markdown: means over seeds, and differences to the network without a block."""
     gains = differences(logs)
     lines = [
-        "| row | parameters | seeds | mask AP | box AP | mask AP over the baseline's, paired | s |",
-        "|---|---|---|---|---|---|---|",
+        "| row | parameters | seeds | mask AP | box AP | mask AP over the baseline's, paired |",
+        "|---|---|---|---|---|---|",
     ]
     for row in ROWS:
         runs = [log for log in logs if log["row"] == row]
         if not runs:
             continue
-        mask, box, seconds = (
-            sum(run[key] for run in runs) / len(runs) for key in ("ap_mask", "ap_box", "seconds")
-        )
-        gain = ""
+        mask, box = (sum(run[key] for run in runs) / len(runs) for key in ("ap_mask", "ap_box"))
+        gain = "-"
         if row in gains:
             mean, low, high = gains[row]
             gain = f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
-        lines.append(
-            f"| `{row}` | {runs[0]['parameters']:,} | {len(runs)} | {mask:.1f} | {box:.1f} | {gain}"
-            f" | {seconds:.0f} |"
-        )
+        weights = f"{runs[0]['parameters']:,}"
+        lines.append(f"| `{row}` | {weights} | {len(runs)} | {mask:.1f} | {box:.1f} | {gain} |")
     return lines
 
 

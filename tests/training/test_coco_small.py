@@ -92,6 +92,8 @@ def test_the_shipped_logs_are_of_the_recipe_as_it_is():
         assert log["hash"] == config_hash(recipe.as_dict())
     seeds = {row: set(values) for row, values in coco_small.by_row(LOGS).items()}
     assert set(seeds) == set(coco_small.ROWS)
+    guide = (Path(__file__).parents[2] / "docs" / "TRAINING.md").read_text("utf-8")
+    assert "\n".join(coco_small.as_lines(LOGS)) in guide
     assert all(found == {1, 2, 3, 4, 5} for found in seeds.values())
 
 
