@@ -494,6 +494,7 @@ class _Run:
         self.results.append(result)
         self._note_broken(self.task.unread, "the evaluation leaves it out")
         (self.broken_in_all,) = self.world.largest(len(self.broken))
+        self.broken_everywhere = len(set().union(*self.world.gather(self.broken)))
         if self.broken_in_all > self.machine.max_broken:
             raise self._too_many_broken()
         shown = "  ".join(f"{k} {v:.4g}" for k, v in figures.items())

@@ -67,12 +67,19 @@ def test_maps_that_are_no_distributions_have_no_jsd(instantiation):
 
 
 def test_sampled_pairs_come_near_all_pairs():
-    exact, sampled = RunningDistances(), RunningDistances(pairs=4000)
+    exact, sampled = RunningDistances(), RunningDistances(pairs=140)  # of 144
     for running in (exact, sampled):
         running.add(seen())
     a, b = (r.means[""]["jsd/attention"].mean for r in (exact, sampled))
     assert a != b
-    assert b == pytest.approx(a, rel=0.1)
+    assert b == pytest.approx(a, rel=0.3)
+
+
+def test_no_more_pairs_are_drawn_than_there_are():
+    exact, sampled = RunningDistances(), RunningDistances(pairs=144)
+    for running in (exact, sampled):
+        running.add(seen())
+    assert exact.as_dict() == sampled.as_dict()
 
 
 def test_one_map_for_all_queries_has_no_distance():

@@ -15,8 +15,16 @@ from gclib.training.options import override, read
 from gclib.training.recipe import Machine, Place
 from gclib.training.trainer import train
 
-VALUES = {"epochs": 2, "drops": (1.0,), "warmup_steps": 2, "batch_size": 4, "micro_batch": 2}
+VALUES = {
+    "lr": 0.01,
+    "epochs": 4,
+    "drops": (3.0,),
+    "warmup_steps": 2,
+    "batch_size": 4,
+    "micro_batch": 2,
+}
 MACHINE = {"device": "cpu", "workers": 0, "threads": 1, "deterministic": True, "log_every": 1}
+MACHINE |= {"evaluate_every": 4}
 
 
 class EverySample(Coco):
