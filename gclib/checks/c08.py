@@ -743,7 +743,7 @@ def check_kinds(report: Report, network: ModuleHandle, kind: str) -> None:
     if soft and rows[soft[0]][0] == "BatchNorm2d":
         cause = "a norm was passed over: those inside of the residual block, and that of the stem"
         if len(soft) == len(early):
-            cause = "no norm was exchanged: setattr(module, name, FrozenNorm(child))"
+            cause = "no norm was exchanged: module.add_module(name, FrozenNorm(child))"
     report.true(
         what,
         not soft,

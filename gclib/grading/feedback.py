@@ -79,17 +79,18 @@ class Layout:
         for cell in self.released:
             about, source = grade_metadata(cell), source_of(cell)
             if cell["cell_type"] == "markdown" and not about.get("solution"):
-                heading = re.match(r"## (?:(\d+)\. )?(.+)", source)
-                if heading:
-                    prose = []
-                    number = heading[1] or heading[2]
-                    self.sections[number] = heading[0].removeprefix("## ").strip(), prose
-                    source = source[heading.end() :]
-                box = re.search(r"^> ### (Exercise \d+ · .+)$", source, re.MULTILINE)
-                title = box[1].strip() if box else title
-                if box or source.lstrip().startswith("<details"):
-                    prose = []  # the section's text ends at its first exercise
-                prose.append(source)
+                for piece in re.split(r"^(?=## )", source, flags=re.MULTILINE):
+                    heading = re.match(r"## (?:(\d+)\. )?(.+)", piece)
+                    if heading:
+                        prose = []
+                        number = heading[1] or heading[2]
+                        self.sections[number] = heading[0].removeprefix("## ").strip(), prose
+                        piece = piece[heading.end() :]
+                    box = re.search(r"^> ### (Exercise \d+ · .+)$", piece, re.MULTILINE)
+                    title = box[1].strip() if box else title
+                    if box or piece.lstrip().startswith("<details"):
+                        prose = []  # the section's text ends at its first exercise
+                    prose.append(piece)
                 question = source
             name = about.get("grade_id", "")
             if about.get("grade"):

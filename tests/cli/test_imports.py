@@ -29,6 +29,10 @@ def test_import_of_gclib_is_light():
 
 
 def test_checks_do_not_load_the_compiler():
-    """It takes two seconds, more than all checks of a chapter together."""
-    solved = [(c.number, str(repository() / "solutions" / c.notebook)) for c in CHAPTERS]
+    """It takes two seconds, more than all checks of a chapter together.
+
+    But for chapter 07: torch's optimizers, which its answers use, load it themselves.
+    """
+    chapters = [c for c in CHAPTERS if c.number != "07"]
+    solved = [(c.number, str(repository() / "solutions" / c.notebook)) for c in chapters]
     assert loaded(CHECK_ALL, *[text for pair in solved for text in pair]) == "['torch']"

@@ -314,7 +314,7 @@ _SPLIT_VARIANTS = {
     "        raise ValueError\n    return [parts, lr / lr_batch * batch_size]\n",
     "float and back": "def split_batch(batch_size, processes, micro_batch, lr, lr_batch):\n"
     "    parts = batch_size / processes / micro_batch\n"
-    "    if abs(parts - round(parts)) > 1e-9 or parts < 0.5:\n        raise ValueError(parts)\n"
+    "    if round(parts) * processes * micro_batch != batch_size:\n        raise ValueError(parts)\n"
     "    return round(parts), lr * (batch_size / lr_batch)\n",
     "a loop": "def split_batch(batch_size, processes, micro_batch, lr, lr_batch):\n    parts = 0\n"
     "    left = batch_size\n    while left > 0:\n        left -= processes * micro_batch\n"

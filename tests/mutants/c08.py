@@ -314,7 +314,7 @@ _BLOCKS_VARIANTS = {
     "    for stage in stages:\n        if stage not in known:\n            raise ValueError\n"
     "        places = range(len(known[stage])) if index is None else (index,)\n"
     "        for n in places:\n            width = known[stage][n].bn2.num_features\n"
-    "            setattr(known[stage][n], 'block', Gain(width))\n    return net\n",
+    "            known[stage][n].add_module('block', Gain(width))\n    return net\n",
     "weights last": _BLOCKS_HEAD + "    for stage in stages:\n"
     "        if stage[0] != 'c' or stage[1:] not in '345':\n            raise ValueError(stage)\n"
     "    net = MiniDetector()\n    for stage in stages:\n"
@@ -331,7 +331,7 @@ _RECIPE_SHIFT = "shift = self.bias - self.running_mean * scale"
 _RECIPE_RETURN = "return x * scale[:, None, None] + shift[:, None, None]"
 _RECIPE_PARTS = "(net.backbone.stem, net.backbone.c2)"
 _RECIPE_GRAD = "        part.requires_grad_(False)\n"
-_RECIPE_PUT = "setattr(module, name, FrozenNorm(child))"
+_RECIPE_PUT = "module.add_module(name, FrozenNorm(child))"
 _RECIPE_SYNC = "    if processes > 1:\n        net = nn.SyncBatchNorm.convert_sync_batchnorm(net)\n"
 _RECIPE_FREEZE = (
     "    for part in (net.backbone.stem, net.backbone.c2):\n"
@@ -339,7 +339,7 @@ _RECIPE_FREEZE = (
     "        for module in list(part.modules()):\n"
     "            for name, child in list(module.named_children()):\n"
     "                if isinstance(child, nn.BatchNorm2d):\n"
-    "                    setattr(module, name, FrozenNorm(child))\n"
+    "                    module.add_module(name, FrozenNorm(child))\n"
 )
 _RECIPE_MUTANTS = [
     Mutant("gradients alone", {_RECIPE_PUT: "pass"}, "no norm was exchanged"),
@@ -410,7 +410,7 @@ _RECIPE_MUTANTS = [
     ),
     Mutant(
         "statistics lost",
-        {_RECIPE_PUT: "setattr(module, name, FrozenNorm(nn.BatchNorm2d(child.num_features)))"},
+        {_RECIPE_PUT: "module.add_module(name, FrozenNorm(nn.BatchNorm2d(child.num_features)))"},
         "the norm does nothing",
     ),
     Mutant(
@@ -449,7 +449,7 @@ _RECIPE_VARIANTS = {
     "    if processes >= 2:\n        for stage in ('c5', 'c4', 'c3'):\n"
     "            old = getattr(net.backbone, stage)\n"
     "            new = nn.SyncBatchNorm.convert_sync_batchnorm(old)\n"
-    "            setattr(net.backbone, stage, new)\n    return net\n",
+    "            net.backbone.add_module(stage, new)\n    return net\n",
     "by name": _RECIPE_CLASS
     + "        y = (x.movedim(1, 3) - self.running_mean) / (self.running_var + self.eps) ** 0.5\n"
     "        return (y * self.weight + self.bias).movedim(3, 1)\n\n\n"
@@ -458,7 +458,7 @@ _RECIPE_VARIANTS = {
     "    for name, module in list(net.named_modules()):\n"
     "        if name.startswith(early) and isinstance(module, nn.BatchNorm2d):\n"
     "            parent, _, last = name.rpartition('.')\n"
-    "            setattr(net.get_submodule(parent), last, FrozenNorm(module))\n"
+    "            net.get_submodule(parent).add_module(last, FrozenNorm(module))\n"
     "    for name, p in net.named_parameters():\n        p.requires_grad = not name.startswith(early)\n"
     "    if processes != 1:\n        net = torch.nn.SyncBatchNorm.convert_sync_batchnorm(net)\n"
     "    return net\n",
@@ -470,7 +470,7 @@ _RECIPE_VARIANTS = {
     "    for part in (body.stem, body.c2):\n        part.requires_grad_(False)\n"
     "    if processes > 1:\n        for name in ('c3', 'c4', 'c5'):\n"
     "            stage = nn.SyncBatchNorm.convert_sync_batchnorm(getattr(body, name))\n"
-    "            setattr(body, name, stage)\n    return net\n",
+    "            body.add_module(name, stage)\n    return net\n",
 }
 
 _DECODE_STDS = "(deltas * deltas.new_tensor(stds))"

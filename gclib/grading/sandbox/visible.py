@@ -139,7 +139,6 @@ _BUILT = {
     ),
     "06": (
         "analysis/networks.py",
-        "models/counts.py",
         "models/deformable.py",
         "models/insertion.py",
         "models/residual.py",
@@ -148,7 +147,7 @@ _BUILT = {
         "models/weights.py",
     ),
     "07": ("training/command.py", "training/trainer.py"),
-    "08": ("models/cascade.py", "models/norms.py"),
+    "08": ("models/cascade.py", "models/counts.py", "models/norms.py"),
 }
 _NO_COMMANDS = '''"""The commands of an instructor are not in this copy of the course."""
 
