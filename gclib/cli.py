@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import gclib
+from gclib.seeds import seed_range
 
 _BENCHED = ("blocks", "networks", "roofline", "course", "grading", "training")
 _FULL = ("imagenet", "coco")  # full recipes; the rest of train is the lab
@@ -89,7 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="rows, or: all; --row ? lists them",
     )
     command.add_argument(
-        "--seeds", type=_seeds, default=range(1, 6), metavar="A-B", help="default: 1-5"
+        "--seeds", type=seed_range, default=range(1, 6), metavar="A-B", help="default: 1-5"
     )
     command.add_argument(
         "--out", type=Path, metavar="DIR", help="where logs go; default: runs/<data set>"
@@ -193,17 +194,6 @@ def _shape(text: str) -> tuple[int, ...]:
     if int(sizes[1]) % 16:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a multiple of 16 channels")
     return tuple(map(int, sizes))
-
-
-def _seeds(text: str) -> range:
-    """``"3"`` or ``"1-5"``."""
-    first, _, last = text.partition("-")
-    if not first.isdigit() or (last and not last.isdigit()):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a seed or a range, like 1-5")
-    seeds = range(int(first), int(last or first) + 1)
-    if not seeds:
-        raise argparse.ArgumentTypeError(f"{text!r}: the range is empty")
-    return seeds
 
 
 def main(argv: list[str] | None = None) -> int:

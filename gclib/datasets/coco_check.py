@@ -6,21 +6,16 @@
 from __future__ import annotations
 
 import os
-import random
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from gclib.datasets import check_report
+from gclib.datasets.check_report import read_some, some
 from gclib.datasets.coco import ANNOTATIONS, ARCHIVES, PARTS, coco_folder, read_sized, usable
 from gclib.datasets.coco_annotations import Annotations
 from gclib.datasets.files import BrokenData
-from gclib.datasets.image_files import BrokenImage
-from gclib.datasets.image_folder import Progress
-
-_SHOWN = 5  # broken and missing files in a report
 
 HOW_TO_GET = (
     "cocodataset.org, Download, has train2017.zip (18 GB), val2017.zip (1 GB) and "
@@ -51,30 +46,14 @@ COCO = Counts()
 
 
 @dataclass
-class Report:
-    """What :func:`check_coco` found; ``str(report)`` is for a person.
+class Report(check_report.Report):
+    """What :func:`check_coco` found.
 
     Attributes:
         coco: the files list the categories of COCO.
-        found: what is there, one sentence each.
-        problems: what is missing or wrong and what to do, one sentence each.
-        broken: sampled files that cannot be read, with the reason.
     """
 
     coco: bool = False
-    found: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    broken: list[str] = field(default_factory=list)
-
-    @property
-    def ok(self) -> bool:
-        """Whether a training can start on it and nothing is missing."""
-        return not self.problems
-
-    def __str__(self) -> str:
-        return "\n".join(
-            [f"ok  {line}" for line in self.found] + [f"no  {line}" for line in self.problems]
-        )
 
 
 def check_coco(
@@ -114,13 +93,21 @@ def check_coco(
         if one.category_ids != other.category_ids:
             only = sorted(set(one.category_ids) ^ set(other.category_ids))
             report.problems.append(
-                f"the categories of train and val differ (ids {_some(map(str, only))}): both need "
+                f"the categories of train and val differ (ids {some(map(str, only))}): both need "
                 "the same"
             )
     _judge(report, {name: told for name, (_, told) in parts.items()}, expected)
     there = [_on_disk(report, name, images, told) for name, (images, told) in parts.items()]
     if parts:
-        _decode_some(report, [entry for part in there for entry in part], decode, seed)
+        read_some(
+            report,
+            [entry for part in there for entry in part],
+            lambda entry: read_sized(*entry),
+            decode,
+            seed,
+            good="can be read and have their listed size",
+            bad="cannot be used",
+        )
     return report
 
 
@@ -204,43 +191,7 @@ def _on_disk(
         report.problems.append(f"{folder} holds {folder.name}/ once more: move its images up")
     else:
         report.problems.append(
-            f"{folder} lacks {len(missing):,} of {len(names):,} listed images ({_some(missing)}): "
+            f"{folder} lacks {len(missing):,} of {len(names):,} listed images ({some(missing)}): "
             f"unpack {ARCHIVES[name]} of cocodataset.org again"
         )
     return there
-
-
-def _decode_some(
-    report: Report, images: list[tuple[str, tuple[int, int], str]], decode: int, seed: int
-) -> None:
-    """Read some images of both parts."""
-    chosen = sorted(random.Random(seed).sample(range(len(images)), min(decode, len(images))))
-    progress = Progress("images read", len(chosen))
-
-    def read(at: int) -> str:
-        try:
-            read_sized(*images[at])
-        except BrokenImage as error:
-            return str(error)
-        return ""
-
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for reason in pool.map(read, chosen):
-            progress.step()
-            if reason:
-                report.broken.append(reason)
-    if not report.broken:
-        report.found.append(
-            f"{len(chosen):,} images drawn at random can be read and have their listed size"
-        )
-        return
-    report.problems.append(
-        f"{len(report.broken):,} of {len(chosen):,} images drawn at random cannot be used: put "
-        f"them in again from the archive, or let the training skip them ({_some(report.broken)})"
-    )
-
-
-def _some(items: Iterable[str]) -> str:
-    items = list(items)
-    more = len(items) - _SHOWN
-    return "; ".join(items[:_SHOWN]) + (f"; and {more:,} more" if more > 0 else "")

@@ -7,21 +7,18 @@ changed.
 from __future__ import annotations
 
 import os
-import random
 import re
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from gclib.datasets import check_report
+from gclib.datasets.check_report import read_some, some
 from gclib.datasets.files import BrokenData
 from gclib.datasets.images import (
     SUFFIXES,
-    BrokenImage,
     ImageFolder,
-    Progress,
     classes_differ,
     folders,
     part_of,
@@ -32,7 +29,6 @@ __all__ = ["IMAGENET", "Counts", "Report", "check_imagenet", "folders"]
 
 _WNID = re.compile(r"n\d{8}")
 _VAL_NAME = re.compile(r"ILSVRC2012_val_\d{8}\.JPEG", re.IGNORECASE)
-_SHOWN = 5  # broken files and odd classes in a report
 
 HOW_TO_GET = (
     "ImageNet may not be passed on: make an account at image-net.org, ask for access, and download "
@@ -71,30 +67,14 @@ IMAGENET = Counts()
 
 
 @dataclass
-class Report:
-    """What :func:`check_imagenet` found; ``str(report)`` is for a person.
+class Report(check_report.Report):
+    """What :func:`check_imagenet` found.
 
     Attributes:
         imagenet: the folder holds the classes of ImageNet.
-        found: what is there, one sentence each.
-        problems: what is missing or wrong and what to do, one sentence each.
-        broken: sampled files that cannot be read, with the reason.
     """
 
     imagenet: bool = False
-    found: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    broken: list[str] = field(default_factory=list)
-
-    @property
-    def ok(self) -> bool:
-        """Whether a training can start on it and nothing is missing."""
-        return not self.problems
-
-    def __str__(self) -> str:
-        return "\n".join(
-            [f"ok  {line}" for line in self.found] + [f"no  {line}" for line in self.problems]
-        )
 
 
 def check_imagenet(
@@ -130,7 +110,13 @@ def check_imagenet(
         report.problems.append(f"{difference}: both need the same classes")
     if parts:
         _judge(report, parts, expected)
-        _decode_some(report, parts.values(), decode, seed)
+        first, *rest = parts.values()
+
+        def read(at: int) -> None:
+            inside = at < len(first)
+            read_image(first.path(at) if inside else rest[0].path(at - len(first)))
+
+        read_some(report, range(sum(map(len, parts.values()))), read, decode, seed)
     return report
 
 
@@ -191,46 +177,9 @@ def _judge(report: Report, parts: dict[str, ImageFolder], expected: Counts) -> N
             report.found.append(f"{name}: as many images as ImageNet has, in every class")
             continue
         each = f"{least}" if least == most else f"{least:,} to {most:,}"
-        where = f" ({_some(odd)}; expected {each})" if odd else ""
+        where = f" ({some(odd)}; expected {each})" if odd else ""
         report.problems.append(
             f"{name} holds {len(part):,} images and ImageNet {total:,}{where}. A training can "
             "start, but its figures are not those of table 4. To repair it, move the folder away; "
             f"then, {_unpack(name)}"
         )
-
-
-def _decode_some(report: Report, parts: Iterable[ImageFolder], decode: int, seed: int) -> None:
-    """Read some images of both parts."""
-    parts = list(parts)
-    total = sum(map(len, parts))
-    chosen = sorted(random.Random(seed).sample(range(total), min(decode, total)))
-    paths = [
-        parts[0].path(at) if at < len(parts[0]) else parts[1].path(at - len(parts[0]))
-        for at in chosen
-    ]
-    progress = Progress("images read", len(paths))
-
-    def read(path: str) -> str:
-        try:
-            read_image(path)
-        except BrokenImage as error:
-            return str(error)
-        return ""
-
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for reason in pool.map(read, paths):
-            progress.step()
-            if reason:
-                report.broken.append(reason)
-    if not report.broken:
-        report.found.append(f"{len(paths):,} images drawn at random can be read")
-        return
-    report.problems.append(
-        f"{len(report.broken):,} of {len(paths):,} images drawn at random cannot be read: put them "
-        f"in again from the archive, or let the training skip them ({_some(report.broken)})"
-    )
-
-
-def _some(items: list[str]) -> str:
-    more = len(items) - _SHOWN
-    return "; ".join(items[:_SHOWN]) + (f"; and {more:,} more" if more > 0 else "")

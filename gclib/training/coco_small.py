@@ -13,8 +13,6 @@ COCO, with the values that it has for these rows: ``gclib train coco --row mini/
 
 from __future__ import annotations
 
-import argparse
-import re
 import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -22,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from gclib.paper.ledger import log_path, read_runs, read_summaries, runs_folder
-from gclib.paper.statistics import Interval, paired
+from gclib.paper.statistics import Interval
+from gclib.training import small_runs
 from gclib.training.progress import LOG, read_log
 from gclib.training.runs import CHUNK, FIRST_LOSSES, write_json
 
@@ -37,8 +36,6 @@ MACHINE = {
     "device": "cpu",
 }
 
-_DATA = re.compile(r"--data(?: |=)\S+")
-
 
 def commands(data: Path, seed: int, rows: Iterable[str] = ROWS) -> Iterator[list[str]]:
     """Arguments of ``gclib train`` for every row with a seed."""
@@ -49,28 +46,17 @@ def commands(data: Path, seed: int, rows: Iterable[str] = ROWS) -> Iterator[list
         yield [*found, "--resume", "auto"]
 
 
-def train(
-    data: Path,
-    seeds: Iterable[int],
-    rows: Iterable[str] = ROWS,
-    workers: int | None = None,
-) -> int:
-    """Train rows with every seed into ``runs/``, one thread each, all rows of a seed first.
+def train(data: Path, seeds: Iterable[int], workers: int | None = None) -> int:
+    """Train every row with every seed into ``runs/``, one thread each, all rows of a seed first.
 
     What is finished is not trained again, and what was stopped goes on.
 
     Returns:
         The exit status of the first run that failed, or 0.
     """
-    jobs = [command for seed in seeds for command in commands(data, seed, rows)]
+    jobs = [command for seed in seeds for command in commands(data, seed)]
     with ProcessPoolExecutor(workers) as pool:
-        return next((status for status in pool.map(_train_one, jobs) if status), 0)
-
-
-def _train_one(arguments: list[str]) -> int:
-    from gclib.training.command import main
-
-    return main(arguments)
+        return next((status for status in pool.map(small_runs.run_one, jobs) if status), 0)
 
 
 def collect(runs: Path) -> list[dict[str, Any]]:
@@ -104,7 +90,7 @@ def collect(runs: Path) -> list[dict[str, Any]]:
                 "hash": summary["hash"],
                 "commit": summary["commit"],
                 "versions": summary["versions"],
-                "command": _DATA.sub("--data DIR", summary["command"]),
+                "command": small_runs.without_folder(summary["command"]),
             }
         )
     return sorted(found, key=lambda run: (ROWS.index(run["row"]), run["seed"]))
@@ -122,35 +108,15 @@ def read_logs() -> list[dict[str, Any]]:
 
 
 def by_row(logs: Iterable[dict[str, Any]], figure: str = "ap_mask") -> dict[str, dict[int, float]]:
-    """Row → seed → figure."""
-    found: dict[str, dict[int, float]] = {}
-    for log in logs:
-        found.setdefault(log["row"], {})[log["seed"]] = log[figure]
-    return found
+    """Row → seed → figure, for example ``"ap_mask"`` or ``"ap_box_50"``, in percent."""
+    return small_runs.by_row(logs, figure)
 
 
 def differences(
     logs: Iterable[dict[str, Any]], figure: str = "ap_mask", baseline: str = ROWS[0]
 ) -> dict[str, Interval]:
-    """Row → its figure over the baseline's, in points, paired over seeds.
-
-    Args:
-        logs: of :func:`collect`.
-        figure: for example ``"ap_mask"`` or ``"ap_box_50"``, in percent.
-        baseline: the row to compare with.
-
-    Returns:
-        Means with 95 % intervals; rows with fewer than two seeds in common are left out.
-    """
-    values = by_row(logs, figure)
-    plain = values.pop(baseline, {})
-    found: dict[str, Interval] = {}
-    for row, mine in values.items():
-        seeds = sorted(set(mine) & set(plain))
-        if len(seeds) >= 2:
-            ours, theirs = ([d[seed] for seed in seeds] for d in (mine, plain))
-            found[row] = paired(ours, theirs)
-    return found
+    """Row → its figure over the baseline's, in points; see :mod:`.small_runs`."""
+    return small_runs.differences(by_row(logs, figure), baseline)
 
 
 def as_lines(logs: list[dict[str, Any]]) -> list[str]:
@@ -174,35 +140,22 @@ def as_lines(logs: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def _keep(runs: Path, logs: list[dict[str, Any]], out: Path) -> list[str]:
+    for row in dict.fromkeys(log["row"] for log in logs):
+        write_json(log_path(out, row), [log for log in logs if log["row"] == row])
+    return as_lines(logs)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command above; its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m gclib.training.coco_small", allow_abbrev=False)
-    commands_ = parser.add_subparsers(dest="command", required=True)
-    command = commands_.add_parser("train", help="every row with every seed, into runs/")
-    command.add_argument("--data", type=Path, required=True, help="made by gclib data coco --out")
-    command.add_argument("--seeds", default="1-5", help="a seed or a range; default: 1-5")
-    command.add_argument("--row", nargs="+", choices=ROWS, default=ROWS, help="default: all")
-    command.add_argument("--workers", type=int, help="processes; default: the number of cores")
-    command = commands_.add_parser("collect", help="write what git keeps of finished runs")
-    command.add_argument("runs", type=Path)
-    command.add_argument("out", type=Path)
-    options = parser.parse_args(arguments)
-    if options.command == "train":
-        first, _, last = options.seeds.partition("-")
-        if not first.isdigit() or (last and not last.isdigit()):
-            parser.error(f"--seeds {options.seeds}: expected a seed or a range, like 1-5")
-        seeds = range(int(first), int(last or first) + 1)
-        return train(options.data, seeds, options.row, options.workers)
-    found = collect(options.runs)
-    if not found:
-        print(f"{options.runs} holds no finished run of this recipe", file=sys.stderr)
-        return 2
-    options.out.mkdir(parents=True, exist_ok=True)
-    for row in dict.fromkeys(log["row"] for log in found):
-        write_json(log_path(options.out, row), [log for log in found if log["row"] == row])
-    print("\n".join(as_lines(found)))
-    print(f"{len(found)} runs: {options.out}")
-    return 0
+    return small_runs.main(
+        "gclib.training.coco_small",
+        arguments,
+        data="made by gclib data coco --out",
+        train=train,
+        collect=collect,
+        keep=_keep,
+    )
 
 
 if __name__ == "__main__":

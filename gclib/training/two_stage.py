@@ -13,9 +13,7 @@ the paper's recipe is there, and nothing else does.
 
 from __future__ import annotations
 
-import argparse
 import json
-import re
 import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -23,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from gclib.paper.ledger import read_summaries, runs_folder
-from gclib.paper.statistics import Interval, paired
+from gclib.paper.statistics import Interval
+from gclib.training import small_runs
 from gclib.training.checkpoint import read, write
 from gclib.training.progress import LOG, read_log
 from gclib.training.runs import write_json
@@ -42,8 +41,6 @@ VALUES = {
 KEPT = ("4a/baseline", "4a/nl_1", "4a/gc_all")  # rows whose weights are kept
 STAGES = {1: {"epochs": 5, "warmup_epochs": 1.0}, 2: {"epochs": 3}}
 MACHINE = {"workers": 1, "threads": 1, "checkpoint_minutes": 3.0, "keep": 1}
-
-_DATA = re.compile(r"--data(?: |=)\S+")
 
 
 def commands(data: Path, seed: int) -> Iterator[list[str]]:
@@ -78,12 +75,7 @@ def train(data: Path, seeds: Iterable[int], workers: int | None = None) -> int:
 
 
 def _train_seed(data: Path, seed: int) -> int:
-    from gclib.training.command import main
-
-    for arguments in commands(data, seed):
-        if status := main(arguments):
-            return status
-    return 0
+    return next((s for s in map(small_runs.run_one, commands(data, seed)) if s), 0)
 
 
 def collect(runs: Path) -> list[dict[str, Any]]:
@@ -112,7 +104,7 @@ def collect(runs: Path) -> list[dict[str, Any]]:
                 "hash": summary["hash"],
                 "commit": summary["commit"],
                 "versions": summary["versions"],
-                "command": _DATA.sub("--data DIR", summary["command"]),
+                "command": small_runs.without_folder(summary["command"]),
             }
         )
     return sorted(found, key=lambda run: (run["stage"], ROWS.index(run["row"]), run["seed"]))
@@ -154,27 +146,9 @@ def read_logs() -> list[dict[str, Any]]:
 
 
 def differences(logs: Iterable[dict[str, Any]], baseline: str = ROWS[0]) -> dict[str, Interval]:
-    """Row → top-1 over the baseline's second stage, in points, paired over seeds.
-
-    Args:
-        logs: of :func:`collect`, all of stage 2 or more.
-        baseline: the row to compare with.
-
-    Returns:
-        Means with 95 % intervals; rows with fewer than two seeds in common are left out.
-    """
+    """Row → top-1 over the baseline's second stage, in points; see :mod:`.small_runs`."""
     second = [log for log in logs if log["stage"] == 2]
-    by_row: dict[str, dict[int, float]] = {}
-    for log in second:
-        by_row.setdefault(log["row"], {})[log["seed"]] = log["top1"]
-    plain = by_row.get(baseline, {})
-    found: dict[str, Interval] = {}
-    for row, values in by_row.items():
-        seeds = sorted(set(values) & set(plain))
-        if row != baseline and len(seeds) >= 2:
-            ours, theirs = ([d[seed] for seed in seeds] for d in (values, plain))
-            found[row] = paired(ours, theirs)
-    return found
+    return small_runs.differences(small_runs.by_row(second, "top1"), baseline)
 
 
 def as_markdown(logs: Iterable[dict[str, Any]]) -> list[str]:
@@ -203,35 +177,23 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
+def _keep(runs: Path, logs: list[dict[str, Any]], out: Path) -> Iterator[str]:
+    write_json(out / NAME, logs)
+    yield from as_markdown(logs)
+    for path in keep_weights(runs, logs, out / "checkpoints"):
+        yield f"weights of the first seed: {path}"
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command above; its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m gclib.training.two_stage", allow_abbrev=False)
-    commands_ = parser.add_subparsers(dest="command", required=True)
-    command = commands_.add_parser("train", help="every row with every seed, into runs/")
-    command.add_argument("--data", type=Path, required=True, help="CIFAR-10 as folders of images")
-    command.add_argument("--seeds", default="1-5", help="a seed or a range; default: 1-5")
-    command.add_argument("--workers", type=int, help="processes; default: the number of cores")
-    command = commands_.add_parser("collect", help="write what git keeps of finished runs")
-    command.add_argument("runs", type=Path)
-    command.add_argument("out", type=Path)
-    options = parser.parse_args(arguments)
-    if options.command == "train":
-        first, _, last = options.seeds.partition("-")
-        if not first.isdigit() or (last and not last.isdigit()):
-            parser.error(f"--seeds {options.seeds}: expected a seed or a range, like 1-5")
-        return train(options.data, range(int(first), int(last or first) + 1), options.workers)
-    found = collect(options.runs)
-    if not found:
-        print(f"{options.runs} holds no finished run of this recipe", file=sys.stderr)
-        return 2
-    options.out.mkdir(parents=True, exist_ok=True)
-    write_json(options.out / NAME, found)
-    kept = keep_weights(options.runs, found, options.out / "checkpoints")
-    print("\n".join(as_markdown(found)))
-    print(f"{len(found)} runs: {options.out / NAME}")
-    for path in kept:
-        print(f"weights of the first seed: {path}")
-    return 0
+    return small_runs.main(
+        "gclib.training.two_stage",
+        arguments,
+        data="CIFAR-10 as folders of images",
+        train=train,
+        collect=collect,
+        keep=_keep,
+    )
 
 
 if __name__ == "__main__":

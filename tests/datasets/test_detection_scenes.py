@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools import mask as masks
 
 from gclib.cli import main
 from gclib.datasets import detection_scenes as ds
@@ -55,7 +56,6 @@ def test_classes_are_about_equally_frequent():
 @pytest.mark.parametrize("size", range(ds.SIZES[0], ds.SIZES[1] + 1))
 @pytest.mark.parametrize("shape", range(len(ds.SHAPES)))
 def test_outlines_give_the_same_pixels_by_cocos_rasteriser(shape, size):
-    masks = pytest.importorskip("pycocotools.mask")
     mask = ds.shape_mask(shape, size)
     assert mask[[0, -1]].any(1).all()
     assert mask[:, [0, -1]].any(0).all()

@@ -85,7 +85,6 @@ def test_nothing_to_collect(tmp_path, capsys):
 LOGS = coco_small.read_logs()
 
 
-@pytest.mark.skipif(not LOGS, reason="the logs of the small detector are not here")
 def test_the_shipped_logs_are_of_the_recipe_as_it_is():
     for log in LOGS:
         recipe = coco.recipe_of(log["row"], {"seed": log["seed"]})
@@ -105,7 +104,6 @@ def generated(tmp_path_factory):
 
 
 @pytest.mark.full
-@pytest.mark.skipif(not LOGS, reason="the logs of the small detector are not here")
 @pytest.mark.parametrize("row", coco_small.ROWS)
 def test_the_first_updates_of_a_shipped_log_are_made_again(row, generated, tmp_path):
     log = next(log for log in LOGS if log["row"] == row)

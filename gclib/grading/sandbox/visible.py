@@ -52,6 +52,7 @@ _COMMANDS = (
     "lab_settings/overrides.json",
     "later.py",
     "py.typed",
+    "seeds.py",
     "workspace.py",
 )
 # In bundles from a chapter on: what its experiments use. Of some modules a part is left out in the
@@ -82,6 +83,7 @@ _TOOLS = {
     "05": ("paper/counts.json",),
     "06": ("models/mini_resnet.py",),
     "07": (
+        "datasets/check_report.py",
         "datasets/image_files.py",
         "datasets/image_folder.py",
         "datasets/imagenet.py",
@@ -96,6 +98,7 @@ _TOOLS = {
         "training/plan.py",
         "training/progress.py",
         "training/recipe.py",
+        "training/small_runs.py",
         "training/stopping.py",
         "training/two_stage.py",
     ),
