@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import Dataset
 
 from gclib.analysis.capture import Captured, capture, is_block
 from gclib.analysis.interventions import CHANGES, non_local_blocks, untrained, with_maps
@@ -37,9 +37,9 @@ from gclib.training.command import TASKS, Refused, guarded, load, recipe_in
 from gclib.training.distributed import World
 from gclib.training.options import help_lines, option, override, parse
 from gclib.training.progress import duration
+from gclib.training.reading import in_order
 from gclib.training.recipe import Machine
 from gclib.training.runs import write_json
-from gclib.training.stopping import ignore_in_worker
 from gclib.training.trainer import prepared
 
 NAMES = ("coco", "folder", "kinetics")
@@ -218,7 +218,9 @@ def _measure(
     running = RunningDistances(wanted.pairs or None)
     start = said = time.perf_counter()
     broken = 0
-    for number, batch in enumerate(_batches(seen, chosen[world.rank :: world.size], machine)):
+    collate = seen.task.collate if seen.task else seen.module.open_task.collate
+    # One at a time: beside a larger image it would be padded, and have other positions.
+    for number, batch in enumerate(in_order(seen.data, collate, world, machine, chosen=chosen)):
         broken += len(batch.broken)
         if not len(batch):
             continue
@@ -240,20 +242,6 @@ def _measure(
     if not whole.means:
         raise BrokenData("none of the images can be read")
     return whole.as_dict(), int(broken)
-
-
-def _batches(seen: _Seen, chosen: list[int], machine: Machine) -> Iterator[Any]:
-    """One image at a time: beside larger ones it would be padded, and have other positions."""
-    return iter(
-        DataLoader(
-            Subset(seen.data, chosen),
-            batch_size=1,
-            collate_fn=seen.task.collate if seen.task else seen.module.open_task.collate,
-            num_workers=machine.workers,
-            worker_init_fn=ignore_in_worker,
-            generator=torch.Generator().manual_seed(0),
-        )
-    )
 
 
 def _draw(

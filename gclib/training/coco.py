@@ -45,7 +45,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import Dataset
 
 from gclib.blocks._arguments import check_choice
 from gclib.blocks.registry import ROWS as ALL_ROWS
@@ -69,8 +69,8 @@ from gclib.training.detection_metrics import CocoEvaluator, rescaled
 from gclib.training.distributed import World
 from gclib.training.loop import AUTOCAST, LossOf
 from gclib.training.options import BadOption, option, override
+from gclib.training.reading import First, in_order
 from gclib.training.recipe import NORMS, Machine, TrainingRecipe
-from gclib.training.stopping import ignore_in_worker
 
 _TABLES = ("1/coco_", "2a/", "2b/", "2c/", "2d/", "2e/", "2f/", "3a/")
 ROWS = (*(row for row in ALL_ROWS if row.startswith(_TABLES)), *MINI_ROWS)
@@ -272,16 +272,8 @@ class Coco:
         """
         if self.results and world.leads:  # what cannot be written must not cost the work
             Path(self.results).parent.mkdir(parents=True, exist_ok=True)
-        mine = Subset(self.test_data, range(world.rank, len(self.test_data), world.size))
-        loader = DataLoader(
-            mine,
-            batch_size=1,  # beside a larger image, one would be padded and have other maps
-            collate_fn=collate,
-            num_workers=machine.workers,
-            pin_memory=world.device.type == "cuda",
-            worker_init_fn=ignore_in_worker,
-            generator=torch.Generator().manual_seed(0),
-        )
+        # One at a time: beside a larger image it would be padded, and have other maps.
+        loader = in_order(self.test_data, collate, world, machine)
         evaluator = CocoEvaluator(self.test_data.annotations)
         self.unread = []
         for batch in loader:
@@ -397,19 +389,13 @@ def looked_at(model: nn.Module, batch: DetectionBatch) -> tuple[Tensor, list[tup
     return padded, list(zip(rows.tolist(), columns.tolist(), strict=True))
 
 
-class _First(Dataset):
+class _First(First):
     """The first images of a data set."""
 
     def __init__(self, data: CocoDataset, count: int) -> None:
-        self.data, self.count = data, min(count, len(data))
+        super().__init__(data, count)
         self.annotations, self.labels = data.annotations, data.labels
         self.aspect_ratios = data.aspect_ratios[: self.count]
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, key: Any) -> Any:
-        return self.data[key]
 
 
 # -- what the command needs beside the training --------------------------------------------------

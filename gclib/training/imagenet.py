@@ -44,7 +44,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Subset
 
 from gclib.blocks._arguments import check_choice
 from gclib.blocks.registry import ROWS as ALL_ROWS
@@ -70,8 +69,8 @@ from gclib.training.distributed import World
 from gclib.training.loop import AUTOCAST, LossOf
 from gclib.training.metrics import as_shares, topk_correct
 from gclib.training.options import BadOption, option, override
+from gclib.training.reading import First, in_order
 from gclib.training.recipe import Machine, TrainingRecipe
-from gclib.training.stopping import ignore_in_worker
 
 ROWS = tuple(row for row in ALL_ROWS if row.startswith(("4a/", "4b/")))
 WHOLE = (IMAGENET.train, IMAGENET.val, IMAGENET.classes)
@@ -180,8 +179,8 @@ class ImageNet:
         centre = eval_transform(recipe.resize, recipe.image_size)
         self.test_data = ImageDataset(self.test_folder, centre, seed=0, substitute=False)
         if few:
-            self.train_data = _First(self.train_data, few)
-            self.test_data = _First(self.test_data, few // 4)
+            self.train_data = First(self.train_data, few)
+            self.test_data = First(self.test_data, few // 4)
         self.unread: list[str] = []
 
     def build_model(self, *, fresh: bool = True) -> nn.Module:
@@ -195,16 +194,8 @@ class ImageNet:
 
     def evaluate(self, model: nn.Module, world: World, machine: Machine) -> dict[str, float]:
         """Top-1 and top-5 in percent, single crop; how many images could not be read."""
-        mine = Subset(self.test_data, range(world.rank, len(self.test_data), world.size))
-        loader = DataLoader(
-            mine,
-            batch_size=self.recipe.micro_batch,
-            collate_fn=collate,
-            num_workers=machine.workers,
-            pin_memory=world.device.type == "cuda",
-            worker_init_fn=ignore_in_worker,
-            generator=torch.Generator().manual_seed(0),
-        )
+        size = self.recipe.micro_batch
+        loader = in_order(self.test_data, collate, world, machine, batch_size=size)
         first = fifth = count = 0
         self.unread = []
         for batch in loader:
@@ -286,19 +277,6 @@ def layout_of(model: nn.Module) -> torch.memory_format:
             contiguous = weight.is_contiguous()
             return torch.contiguous_format if contiguous else torch.channels_last
     return torch.channels_last
-
-
-class _First(Dataset):
-    """The first examples of a data set."""
-
-    def __init__(self, data: ImageDataset, count: int) -> None:
-        self.data, self.count = data, min(count, len(data))
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, key: Any) -> Any:
-        return self.data[key]
 
 
 @torch.no_grad()

@@ -97,6 +97,7 @@ _TOOLS = {
         "training/order.py",
         "training/plan.py",
         "training/progress.py",
+        "training/reading.py",
         "training/recipe.py",
         "training/small_runs.py",
         "training/stopping.py",
