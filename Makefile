@@ -22,10 +22,11 @@ test:
 	$(TOGETHER)
 	$(PYTEST) $(ALONE)
 
-test-full:
+# The quick tests, and then those that are left: none runs twice.
+test-full: test
 	@$(PYTHON) -m gclib.install full
-	$(TOGETHER) --full
-	$(PYTEST) $(ALONE) --full
+	$(TOGETHER) --full -m full
+	$(PYTEST) $(ALONE) --full -m full
 
 lint:
 	@$(PYTHON) -m gclib.install test

@@ -15,6 +15,8 @@ sys.path[:0] = [str(HERE), *(str(HERE / name) for name in ("blocks", "grading", 
 
 from student_counts import STUDENT  # noqa: E402 (tests/ is on the path from here on)
 
+SLOW_FIXTURES = {"graded_course"}
+
 
 def pytest_addoption(parser):
     parser.addoption("--full", action="store_true", help="also run slow tests (make test-full)")
@@ -36,11 +38,12 @@ def pytest_configure(config):
     config.stash[STUDENT] = Counter()
 
 
+@pytest.hookimpl(tryfirst=True)  # before "-m full" chooses
 def pytest_collection_modifyitems(config, items):
-    if config.getoption("--full"):
-        return
     for item in items:
-        if item.get_closest_marker("full"):
+        if SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.full)
+        if item.get_closest_marker("full") and not config.getoption("--full"):
             item.add_marker(pytest.mark.skip(reason="slow; runs with --full (make test-full)"))
 
 

@@ -53,6 +53,7 @@ def assert_equal(ours, theirs, source, *, ndim=2, backward=True, train=False):
         torch.testing.assert_close(parameter.grad, expected[key], **TOLERANCE)
 
 
+@pytest.mark.full
 class TestMmcv:
     @pytest.fixture(autouse=True)
     def peer(self):
@@ -121,6 +122,7 @@ class TestMmcv:
             torch.testing.assert_close(as_nd, as_2d, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.full
 class TestTimm:
     @pytest.fixture(autouse=True)
     def peer(self):

@@ -4,7 +4,7 @@ import csv
 import json
 
 import pytest
-from gradebooks import give, graded_class
+from gradebooks import give
 from mutants.answers import ROOT
 
 from gclib.chapters import find_chapter
@@ -18,10 +18,8 @@ ONE, TWO = find_chapter("01"), find_chapter("02")
 
 
 @pytest.fixture
-def course(tmp_path, request):
-    if not request.config.getoption("--full"):
-        pytest.skip("slow; runs with --full (make test-full)")
-    return graded_class(tmp_path / "class")
+def course(graded_course):
+    return graded_course
 
 
 def know(course, **people):

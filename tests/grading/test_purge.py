@@ -13,7 +13,7 @@ import time
 import zipfile
 
 import pytest
-from gradebooks import give, graded_class
+from gradebooks import give
 from postgresql import server  # noqa: F401 (a fixture)
 
 from gclib.chapters import find_chapter
@@ -60,10 +60,8 @@ def fill(course):
 
 
 @pytest.fixture
-def course(tmp_path, request):
-    if not request.config.getoption("--full"):
-        pytest.skip("slow; runs with --full (make test-full)")
-    return graded_class(tmp_path / "class")
+def course(graded_course):
+    return graded_course
 
 
 def add_copies(course):

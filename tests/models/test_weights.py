@@ -64,6 +64,7 @@ def with_peer_blocks(model, make, slot, stages=("layer2", "layer3", "layer4")):
     return OrderedDict((rename(key), value) for key, value in model.state_dict().items())
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("prefix", ["", "backbone."])
 def test_mmdetection_and_official(prefix):
     context_block = peer("mmcv.cnn.bricks.context_block").ContextBlock
@@ -85,6 +86,7 @@ def test_mmdetection_and_official(prefix):
         torch.testing.assert_close(ours(IMAGES), theirs.eval()(IMAGES), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.full
 def test_mmdetection_non_local():
     non_local = peer("mmcv.cnn.bricks.non_local").NonLocal2d
     theirs = small().double()
@@ -104,6 +106,7 @@ def timm_block(channels):
     return ContextBlock(AttentionPooling(channels), transform, AddFusion())
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("seed", range(3))
 def test_timm(seed):
     timm = peer("timm")
