@@ -213,7 +213,7 @@ def kinetics(
 
 def same_numbers(*parts: Videos) -> None:
     """Give numbered lists the same classes: a part need not have videos of the last ones."""
-    if all(isinstance(part, VideoList) and part.numbered for part in parts):
+    if parts and all(isinstance(part, VideoList) and part.numbered for part in parts):
         longest = max((part.classes for part in parts), key=len)
         for part in parts:
             part.classes = longest

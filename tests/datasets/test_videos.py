@@ -12,13 +12,12 @@ import torch
 av = pytest.importorskip("av", reason="PyAV is not installed")
 av.logging.set_level(None)
 
+from made_videos import number_of, picture, turn, write_sound, write_video  # noqa: E402
+
 from gclib.datasets import videos  # noqa: E402
 from gclib.datasets.coco_masks import MissingLibrary  # noqa: E402
 from gclib.datasets.files import BrokenData  # noqa: E402
 from gclib.datasets.videos import BrokenVideo, Video, turned  # noqa: E402
-
-sys.path.insert(0, os.path.dirname(__file__))
-from made_videos import number_of, picture, turn, write_sound, write_video  # noqa: E402
 
 
 def decoded(path):
