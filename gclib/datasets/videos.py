@@ -38,6 +38,7 @@ T = TypeVar("T")
 SLACK = 0.25
 
 _FAR = 5.0  # seconds between two pictures behind which seeking takes less time than reading on
+_COVER = 0x400  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC
 _ROUNDING = 1e-6  # seconds: times are sums of fractions
 
 
@@ -80,13 +81,18 @@ class Video:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
         _must_be_a_file(self.path)
-        self._open()
+        _pyav()
+        self._container = None
         try:
+            self._open()
             self.duration, self._end_told = self._measure()
-        except BaseException:
+            self.fps = float(self._stream.average_rate or 0)
+        except BrokenVideo:
             self.close()
             raise
-        self.fps = float(self._stream.average_rate or 0)
+        except Exception as error:  # readers raise what their parsing happens to raise
+            self.close()
+            raise BrokenVideo(self.path, f"it is not a video ({_said(error)})") from None
 
     def __enter__(self) -> Video:
         return self
@@ -96,7 +102,8 @@ class Video:
 
     def close(self) -> None:
         """Close the file."""
-        self._container.close()
+        if self._container is not None:
+            self._container.close()
 
     def read(
         self, times: Sequence[float], change: Callable[[Tensor], T] | None = None
@@ -122,10 +129,19 @@ class Video:
             return [], []
         ticks = [self._tick(time) for time in times]
         wanted = sorted(set(ticks))
-        make = change or (lambda picture: picture)
-        found = self._read_planned(wanted, make)
-        if found is None:
-            found = self._read_all(wanted, make)
+
+        def make(picture: Tensor) -> T:
+            try:
+                return picture if change is None else change(picture)
+            except Exception as error:
+                raise _FromOutside from error
+
+        try:
+            found = self._read_planned(wanted, make)
+            if found is None:
+                found = self._read_all(wanted, make)
+        except _FromOutside as error:
+            raise error.__cause__ from None
         shown = [found[tick] for tick in ticks]
         seconds = [self._seconds(stamp) for stamp, _ in shown]
         return [picture for _, picture in shown], seconds
@@ -133,31 +149,16 @@ class Video:
     # -- opening ---------------------------------------------------------------------------------
 
     def _open(self) -> None:
-        av = _pyav()
-        try:
-            # "file:" and the list of protocols: a name with a colon, or a playlist, must not make
-            # FFmpeg look for anything in the network.
-            self._container = av.open(
-                f"file:{self.path}",
-                options={"protocol_whitelist": "file"},
-                metadata_errors="replace",
-            )
-        except av.error.FFmpegError as error:
-            raise BrokenVideo(self.path, f"it is not a video ({_said(error)})") from None
-        try:
-            self._stream = self._choose()
-        except BaseException:
-            self._container.close()
-            raise
+        self._container = _open(self.path)
+        self._stream = self._choose()
         self._unit = self._stream.time_base
         self._start = self._stream.start_time or 0
         # A worker process for each core decodes; threads of its own would only take turns with it.
         self._stream.codec_context.thread_count = 1
 
     def _choose(self) -> av.VideoStream:
-        cover = _pyav().stream.Disposition.attached_pic
         for stream in self._container.streams.video:
-            if cover in stream.disposition:
+            if int(getattr(stream.disposition, "value", stream.disposition)) & _COVER:
                 continue
             context = stream.codec_context
             if context is None:
@@ -179,37 +180,39 @@ class Video:
         """Read through the file, without decoding, where the track does not tell its length.
 
         Raises:
-            BrokenVideo: the file ends more than a second before it should.
+            BrokenVideo: it has no packets, or ends more than a second before it should.
         """
-        av = _pyav()
-        first, end, number, last = None, 0.0, 0, 0.0
-        rate = float(self._stream.average_rate or self._stream.guessed_rate or 25)
-        try:
-            for packet in self._container.demux():
-                if not packet.size:
-                    continue
-                mine = packet.stream is self._stream
-                number += mine
-                if packet.pts is None:
-                    continue
-                begin = float(packet.pts * packet.time_base)
-                stop = begin + float((packet.duration or 0) * packet.time_base)
-                last = max(last, stop)
-                if mine:
-                    first = begin if first is None else min(first, begin)
-                    end = max(end, stop if packet.duration else begin + 1 / rate)
-            self._container.close()
-            self._open()
-        except av.error.FFmpegError as error:
-            raise BrokenVideo(self.path, f"it cannot be read to its end ({_said(error)})") from None
+        begin, end, number = self._scan(self._stream)
         if not number:
             raise BrokenVideo(self.path, "it holds no pictures")
+        if end is None:  # a track without times
+            return float(number * self._step() * self._unit)
         said = (self._container.duration or 0) / 1e6
-        if first is not None and said > last + 1:
+        ends = [end]
+        if said > end - begin + 1:  # perhaps the sound is longer
+            ends += [self._scan(sound)[1] or 0.0 for sound in self._container.streams.audio]
+        if said > max(ends) - begin + 1:
+            length = max(ends) - begin
             raise BrokenVideo(
-                self.path, f"it ends at {last:.1f} s, and its header says {said:.1f} s"
+                self.path, f"it ends at {length:.1f} s, and its header says {said:.1f} s"
             )
-        return number / rate if first is None else end - first
+        return end - begin
+
+    def _scan(self, stream: av.stream.Stream) -> tuple[float, float | None, int]:
+        """Where a track begins and ends, in seconds, and the number of its packets."""
+        index, begin, end, number = stream.index, None, None, 0
+        with _open(self.path) as container:  # its own, so that this one need not go back
+            stream = container.streams[index]
+            step = self._step() if stream.type == "video" else 0
+            for packet in container.demux(stream):
+                number += bool(packet.size)
+                if packet.pts is not None:
+                    stop = packet.pts + (packet.duration or step)
+                    begin = packet.pts if begin is None else min(begin, packet.pts)
+                    end = stop if end is None else max(end, stop)
+        if end is None:
+            return 0.0, None, number
+        return float(begin * stream.time_base), float(end * stream.time_base), number
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -222,7 +225,6 @@ class Video:
         self, wanted: list[int], make: Callable[[Tensor], T]
     ) -> dict[int, tuple[int, T]] | None:
         """What is on the screen at each tick; None where the file must be decoded as a whole."""
-        av = _pyav()
         if self._stream.start_time is None:
             return None
         found: dict[int, tuple[int, T]] = {}
@@ -233,7 +235,9 @@ class Video:
                 if stamps is None:
                     return None
                 found |= stamps
-        except (av.error.FFmpegError, _Damaged):
+        except BrokenVideo:
+            raise
+        except Exception:  # the other way knows what is wrong
             return None
         return found
 
@@ -299,7 +303,10 @@ class Video:
     def _read_all(self, wanted: list[int], make: Callable[[Tensor], T]) -> dict[int, tuple[int, T]]:
         """Decode from the start: slow, and the one that says what is wrong."""
         self._container.close()
-        self._open()
+        try:
+            self._open()
+        except Exception as error:  # it was there a moment ago
+            raise BrokenVideo(self.path, f"it cannot be read again ({_said(error)})") from None
         found: dict[int, tuple[int, T]] = {}
         waiting = list(reversed(wanted))
         last: tuple[int, av.VideoFrame] | None = None
@@ -311,8 +318,8 @@ class Video:
             if kept is None or kept[0] != stamp:
                 try:
                     kept = stamp, make(self._picture(frame))
-                except _Damaged as damage:
-                    raise BrokenVideo(self.path, str(damage)) from None
+                except Exception as error:
+                    raise BrokenVideo(self.path, _said(error)) from None
             found[tick] = kept
 
         for stamp, frame in self._stamped():
@@ -334,7 +341,6 @@ class Video:
         Raises:
             BrokenVideo: a packet cannot be decoded, or only a part of it is there.
         """
-        av = _pyav()
         stamp, whole = None, True
         try:
             for packet in self._container.demux(self._stream):
@@ -347,7 +353,7 @@ class Video:
                     yield stamp, frame
                 if not whole:
                     break
-        except av.error.FFmpegError as error:
+        except Exception as error:
             reason = f"it cannot be decoded behind {self._seconds(stamp):.1f} s ({_said(error)})"
             raise BrokenVideo(self.path, reason) from None
         if not whole:
@@ -385,6 +391,10 @@ class Video:
 
 class _Damaged(Exception):
     """A picture cannot be used."""
+
+
+class _FromOutside(BaseException):
+    """Holds an error of somebody else's function, which says nothing about the file."""
 
 
 def turned(picture: np.ndarray, matrix: Sequence[int] | None) -> np.ndarray:
@@ -445,6 +455,14 @@ def _groups(packets: list[av.Packet], needed: set[int]) -> Iterator[list[av.Pack
     for number, group in enumerate(groups[: last + 1]):
         if use[number]:
             yield group[: places[number][-1] + 1] if number == last else group
+
+
+def _open(path: str) -> av.container.InputContainer:
+    av = _pyav()
+    # "file:" and the list of protocols: a name with a colon, or a playlist, must not make FFmpeg
+    # look for anything in the network.
+    options = {"protocol_whitelist": "file"}
+    return av.open(f"file:{path}", options=options, metadata_errors="replace")
 
 
 def _must_be_a_file(path: str) -> None:

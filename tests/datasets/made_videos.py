@@ -69,7 +69,7 @@ def write_sound(path, cover=False):
         if cover:
             stream = file.add_stream("mjpeg", rate=1)
             stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
-            stream.disposition = av.stream.Disposition.attached_pic
+            stream.disposition = 0x400  # attached_pic
             file.start_encoding()
             frame = av.VideoFrame.from_ndarray(picture(3), format="rgb24")
             file.mux(stream.encode(frame))

@@ -168,7 +168,7 @@ def test_what_is_wrong_with_a_folder(folder):
     with pytest.raises(BrokenData, match="is not a folder that holds"):
         kinetics(folder / "nowhere")
     (folder / "val" / CLASSES[1]).rename(folder / "val" / "juggling")
-    with pytest.raises(BrokenData, match="juggling is in|head is in"):
+    with pytest.raises(BrokenData, match=r"juggling is in|head is in"):
         kinetics(folder)
     for path in (folder / "train" / CLASSES[0]).iterdir():
         path.unlink()

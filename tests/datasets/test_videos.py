@@ -10,7 +10,6 @@ import pytest
 import torch
 
 av = pytest.importorskip("av", reason="PyAV is not installed")
-av.logging.set_level(None)
 
 from made_videos import number_of, picture, turn, write_sound, write_video  # noqa: E402
 
@@ -122,6 +121,19 @@ def test_a_picture_is_changed_once(tmp_path):
         assert (numbers, seconds) == ([30, 0, 30, 15], [1.0, 0.0, 1.0, 0.5])
         assert sorted(calls) == [0, 15, 30]
         assert video.read([]) == ([], [])
+
+
+@pytest.mark.parametrize("error", [ValueError, BrokenVideo])
+def test_an_error_of_the_change_is_not_the_files(tmp_path, error):
+    def change(image):
+        raise error("a.mp4", "mine")
+
+    with (
+        Video(write_video(tmp_path / "a.mp4")) as video,
+        pytest.raises(error, match="mine") as caught,
+    ):
+        video.read([1.0], change)
+    assert type(caught.value) is error
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
