@@ -60,7 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_submit_check)
 
     command = commands.add_parser("data", help="make or check a data set")
-    command.add_argument("dataset", choices=["scenes", "imagenet", "coco"])
+    command.add_argument("dataset", choices=["scenes", "imagenet", "coco", "kinetics"])
     place = command.add_mutually_exclusive_group(required=True)
     place.add_argument(
         "--out",
@@ -71,6 +71,12 @@ def build_parser() -> argparse.ArgumentParser:
     place.add_argument("--check", type=Path, metavar="DIR", help="is all there? what is missing?")
     command.add_argument(
         "--decode", type=int, default=200, metavar="N", help="of photographs: how many to read; 200"
+    )
+    command.add_argument(
+        "--lists",
+        type=Path,
+        metavar="DIR",
+        help="of videos: where lists of the readable ones go; default: the folder that is checked",
     )
     command.add_argument("--count", type=int, default=100, metavar="N", help="default: 100")
     command.add_argument("--seed", type=int, default=0, metavar="S", help="default: 0")
@@ -387,6 +393,8 @@ def _data(options: argparse.Namespace) -> int:
 
     if options.dataset in ("imagenet", "coco"):
         return _data_photographs(options)
+    if options.dataset == "kinetics":
+        return _data_videos(options)
     try:
         if options.out:
             write_scenes(options.out, count=options.count, seed=options.seed)
@@ -408,6 +416,20 @@ def _data_photographs(options: argparse.Namespace) -> int:
     else:
         from gclib.datasets.imagenet import check_imagenet as check
     report = check(options.check, decode=options.decode)
+    print(report)
+    return 1 if report.problems else 0
+
+
+def _data_videos(options: argparse.Namespace) -> int:
+    if options.out:
+        return _fail("kinetics is not made here: gclib data kinetics --check DIR")
+    from gclib.datasets import BrokenData
+    from gclib.datasets.kinetics_check import check_kinetics
+
+    try:
+        report = check_kinetics(options.check, lists=options.lists)
+    except BrokenData as error:  # PyAV is not installed
+        return _fail(error)
     print(report)
     return 1 if report.problems else 0
 

@@ -54,23 +54,29 @@ class ImageFolder:
     Attributes:
         classes: names of the class folders.
         labels: int32 ``(N,)``, index into ``classes``.
+        suffixes: of the files that count, in lower case.
+        kind: what such a file is called in messages.
 
     Raises:
         BrokenData: there is no such folder, it holds no class folder, a class is empty, or
             something cannot be read; the message says what to do.
     """
 
+    suffixes: tuple[str, ...] = SUFFIXES
+    kind = "image"
+
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = Path(root)
-        self.classes = _class_names(self.root)
+        self.classes = _class_names(self.root, self.suffixes, self.kind)
         progress = Progress(f"classes of {self.root} listed", len(self.classes))
         names, counts = [], []
         for name in self.classes:
-            found = [os.fsencode(f"{name}/{path}") for path in _images_below(self.root / name)]
+            below = _files_below(self.root / name, self.suffixes)
+            found = [os.fsencode(f"{name}/{path}") for path in below]
             if not found:
                 raise BrokenData(
-                    f"class {name} of {self.root} holds no image ({', '.join(SUFFIXES)}): add some "
-                    "or remove the folder"
+                    f"class {name} of {self.root} holds no {self.kind} ({', '.join(self.suffixes)})"
+                    ": add some or remove the folder"
                 )
             counts.append(len(found))
             names.append((b"".join(found), np.fromiter(map(len, found), np.int64, len(found))))
@@ -84,18 +90,18 @@ class ImageFolder:
         return len(self.labels)
 
     def path(self, index: int) -> str:
-        """Path of an image, below ``root``."""
+        """Path of a file, below ``root``."""
         if not 0 <= index < len(self):
-            raise IndexError(f"index={index}: the folder holds {len(self)} images")
+            raise IndexError(f"index={index}: the folder holds {len(self)} {self.kind}s")
         name = self._names[self._ends[index] : self._ends[index + 1]]
         return os.path.join(self.root, os.fsdecode(name))
 
     def label(self, index: int) -> int:
-        """Class of an image, index into ``classes``."""
+        """Class of a file, index into ``classes``."""
         return int(self.labels[index])
 
 
-def _class_names(root: Path) -> list[str]:
+def _class_names(root: Path, suffixes: tuple[str, ...], kind: str) -> list[str]:
     if not root.exists() and not root.is_symlink():
         raise BrokenData(
             f"{root} is not there: name the folder that holds one folder for each class"
@@ -105,12 +111,14 @@ def _class_names(root: Path) -> list[str]:
         classes = sorted(entry.name for entry in shown if entry.is_dir())
     if classes:
         return classes
-    flat = sum(entry.name.lower().endswith(SUFFIXES) for entry in shown)
-    held = f"{flat:,} images and no folder" if flat else "no folder"
-    raise BrokenData(f"{root} holds {held}: every class needs a folder of its own, with its images")
+    flat = sum(entry.name.lower().endswith(suffixes) for entry in shown)
+    held = f"{flat:,} {kind}s and no folder" if flat else "no folder"
+    raise BrokenData(
+        f"{root} holds {held}: every class needs a folder of its own, with its {kind}s"
+    )
 
 
-def _images_below(folder: Path) -> list[str]:
+def _files_below(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
     """Paths below a class folder, sorted as torchvision does: by folder, then by name."""
     found = []
 
@@ -124,7 +132,7 @@ def _images_below(folder: Path) -> list[str]:
                     here = (status.st_dev, status.st_ino)
                     if here not in above:  # a link to a folder above would never end
                         walk(entry.path, f"{below}{entry.name}/", (*above, here))
-                elif entry.name.lower().endswith(SUFFIXES):
+                elif entry.name.lower().endswith(suffixes):
                     found.append((below, entry.name))
 
     with _readable(folder):
