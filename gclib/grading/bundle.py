@@ -66,7 +66,10 @@ _FILES = {
         "cifar10/runs/cifar10-none.json",
     ),
     "07": ("cifar10/two_stage.json",),
-    "08": tuple(f"coco_small/runs/mini-coco_{row}.json" for row in _DETECTORS),
+    "08": (
+        *(f"coco_small/runs/mini-coco_{row}.json" for row in _DETECTORS),
+        *(f"coco_small/checkpoints/mini-coco_{row}.pt" for row in ("nl", "gc")),
+    ),
 }
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest time that a zip can hold
 

@@ -4,7 +4,7 @@
 
     gclib data coco --out DIR                                           # the set, 2 MB
     python -m gclib.training.coco_small train --data DIR --seeds 1-5    # into runs/; can be stopped
-    python -m gclib.training.coco_small collect runs data/coco_small/runs   # a file for each row
+    python -m gclib.training.coco_small collect runs data/coco_small/runs   # logs, and some weights
 
 The set is that of :mod:`gclib.datasets.detection_scenes`, the rows are those of
 :mod:`gclib.models.mini_detector`. Every run is one of :mod:`gclib.training.coco`, the recipe of
@@ -19,13 +19,18 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
+from gclib.datasets.detection_scenes import CLASSES, SIDE
 from gclib.paper.ledger import log_path, read_runs, read_summaries, runs_folder
 from gclib.paper.statistics import Interval
 from gclib.training import small_runs
+from gclib.training.checkpoint import read
 from gclib.training.progress import LOG, read_log
 from gclib.training.runs import CHUNK, FIRST_LOSSES, write_json
 
 ROWS = ("mini/coco_none", "mini/coco_nl", "mini/coco_snl", "mini/coco_se", "mini/coco_gc")
+KEPT = ("mini/coco_nl", "mini/coco_gc")  # chapter 08 draws their maps
 MACHINE = {
     "workers": 0,
     "threads": 1,
@@ -107,6 +112,35 @@ def read_logs() -> list[dict[str, Any]]:
     return [log for row in ROWS for log in read_runs(runs_folder("coco_small"), row)]
 
 
+def median_seed(logs: Iterable[dict[str, Any]]) -> int:
+    """The seed in the middle by mask AP, so that the maps shown are neither luck nor failure."""
+    ranked = sorted(logs, key=lambda log: log["ap_mask"])
+    return ranked[len(ranked) // 2]["seed"]
+
+
+def weights_path(row: str, folder: Path | None = None) -> Path:
+    """Where the weights that git keeps of a row are: in ``data/coco_small/checkpoints``."""
+    folder = runs_folder("coco_small").parent / "checkpoints" if folder is None else folder
+    return folder / f"{row.replace('/', '-')}.pt"
+
+
+def trained(row: str) -> nn.Module:
+    """The small detector of a row with the weights of :func:`median_seed`, in evaluation mode.
+
+    Args:
+        row: one of :data:`KEPT`.
+
+    Raises:
+        CheckpointError: there are no such weights.
+    """
+    from gclib.models.mini_detector import build_mini_detector
+
+    state = read(weights_path(row))
+    model = build_mini_detector(row, num_classes=1 + len(CLASSES), side=SIDE, long=SIDE)
+    model.load_state_dict(state["model"])
+    return model.eval()
+
+
 def by_row(logs: Iterable[dict[str, Any]], figure: str = "ap_mask") -> dict[str, dict[int, float]]:
     """Row → seed → figure, for example ``"ap_mask"`` or ``"ap_box_50"``, in percent."""
     return small_runs.by_row(logs, figure)
@@ -140,10 +174,16 @@ def as_lines(logs: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def _keep(runs: Path, logs: list[dict[str, Any]], out: Path) -> list[str]:
+def _keep(runs: Path, logs: list[dict[str, Any]], out: Path) -> Iterator[str]:
     for row in dict.fromkeys(log["row"] for log in logs):
-        write_json(log_path(out, row), [log for log in logs if log["row"] == row])
-    return as_lines(logs)
+        mine = [log for log in logs if log["row"] == row]
+        write_json(log_path(out, row), mine)
+        if row in KEPT:
+            seed = median_seed(mine)
+            model = runs / "coco" / row.replace("/", "-") / f"seed-{seed}" / "model.pt"
+            path = small_runs.keep_weights(model, weights_path(row, out.parent / "checkpoints"))
+            yield f"weights of seed {seed}: {path}"
+    yield from as_lines(logs)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 
 from gclib.paper.statistics import Interval, paired
 from gclib.seeds import seed_range
+from gclib.training.checkpoint import read, write
 
 Log = dict[str, Any]
 _DATA = re.compile(r"--data(?: |=)\S+")
@@ -49,6 +50,26 @@ def differences(values: Mapping[str, Mapping[int, float]], baseline: str) -> dic
         if row != baseline and len(seeds) >= 2:
             found[row] = paired([mine[seed] for seed in seeds], [plain[seed] for seed in seeds])
     return found
+
+
+def keep_weights(model: Path, copy: Path) -> Path:
+    """Write a small copy of a run's weights for git: half precision, no optimizer.
+
+    Args:
+        model: ``model.pt`` of the run.
+        copy: the file to write; ``gclib analyse`` and ``gclib evaluate`` read it.
+
+    Returns:
+        ``copy``.
+    """
+    state = read(model)
+    state["model"] = {
+        key: value.half() if value.is_floating_point() else value
+        for key, value in state["model"].items()
+    }
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    write(copy, state)
+    return copy
 
 
 def run_one(arguments: list[str]) -> int:

@@ -23,7 +23,6 @@ from typing import Any
 from gclib.paper.ledger import read_summaries, runs_folder
 from gclib.paper.statistics import Interval
 from gclib.training import small_runs
-from gclib.training.checkpoint import read, write
 from gclib.training.progress import LOG, read_log
 from gclib.training.runs import write_json
 
@@ -111,31 +110,15 @@ def collect(runs: Path) -> list[dict[str, Any]]:
 
 
 def keep_weights(runs: Path, logs: Iterable[dict[str, Any]], folder: Path) -> list[Path]:
-    """Write small copies of the first seed's networks for git: half precision, no optimizer.
-
-    Args:
-        runs: folder of the runs.
-        logs: of :func:`collect`.
-        folder: where ``two_stage-4a-nl_1.pt`` and so on go.
-
-    Returns:
-        The files; ``gclib analyse`` and ``gclib evaluate`` read them.
-    """
+    """Write small copies of the first seed's networks, ``two_stage-4a-nl_1.pt`` and so on."""
     second = [log for log in logs if log["stage"] == 2]
-    folder.mkdir(parents=True, exist_ok=True)
     written = []
     for row in KEPT:
         seeds = [log["seed"] for log in second if log["row"] == row]
-        if not seeds:
-            continue
-        name = row.replace("/", "-")
-        state = read(runs / "imagenet" / name / "stage-2" / f"seed-{min(seeds)}" / "model.pt")
-        state["model"] = {
-            key: value.half() if value.is_floating_point() else value
-            for key, value in state["model"].items()
-        }
-        written.append(folder / f"two_stage-{name}.pt")
-        write(written[-1], state)
+        if seeds:
+            name = row.replace("/", "-")
+            model = runs / "imagenet" / name / "stage-2" / f"seed-{min(seeds)}" / "model.pt"
+            written.append(small_runs.keep_weights(model, folder / f"two_stage-{name}.pt"))
     return written
 
 

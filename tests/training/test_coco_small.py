@@ -4,12 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
-from gclib.datasets.detection_scenes import write_detection_scenes
+from gclib.datasets.detection_scenes import make_detection_scene, write_detection_scenes
 from gclib.models.mini_detector import MINI_ROWS
 from gclib.paper.ledger import read_runs
 from gclib.paper.statistics import paired
 from gclib.training import coco, coco_small, command
+from gclib.training.checkpoint import read, write
 from gclib.training.loop import config_hash
 from gclib.training.options import parse
 from gclib.training.progress import LOG
@@ -34,6 +36,8 @@ def test_every_row_is_trained_by_the_recipe_of_its_row():
 def write_run(runs, recipe, figure):
     folder = runs / command.default_out("coco", recipe).relative_to("runs")
     folder.mkdir(parents=True)
+    weights = {"w": torch.full((2,), figure), "n": torch.tensor(3)}
+    write(folder / "model.pt", {"format": 1, "model": weights, "recipe": recipe.as_dict()})
     summary = {
         "row": recipe.row,
         "seed": recipe.seed,
@@ -57,13 +61,13 @@ def test_what_is_kept_and_how_it_is_compared(tmp_path, capsys):
             write_run(tmp_path / "runs", coco.recipe_of(row, {"seed": seed}), figure)
     other = coco.recipe_of("mini/coco_se", {"epochs": 20})
     write_run(tmp_path / "runs", other, 99.0)  # another recipe: left out
-    arguments = ["collect", str(tmp_path / "runs"), str(tmp_path / "out")]
+    arguments = ["collect", str(tmp_path / "runs"), str(tmp_path / "out" / "runs")]
     assert coco_small.main(arguments) == 0
     out = capsys.readouterr().out
     assert "6 runs" in out
     assert "| `mini/coco_gc` | 0 | 3 | 34.0 | 35.0 | +12.0 (+9.5 to +14.5) |" in out
-    assert len(list((tmp_path / "out").iterdir())) == len(gains)
-    logs = [log for row in gains for log in read_runs(tmp_path / "out", row)]
+    assert len(list((tmp_path / "out" / "runs").iterdir())) == len(gains)
+    logs = [log for row in gains for log in read_runs(tmp_path / "out" / "runs", row)]
     assert [(log["row"], log["seed"]) for log in logs] == [
         (row, seed) for row in gains for seed in (1, 2, 3)
     ]
@@ -71,6 +75,11 @@ def test_what_is_kept_and_how_it_is_compared(tmp_path, capsys):
     assert logs[0]["losses"] == [1.0255, 1.0555]  # of 50 updates, and of what is left
     assert not {"images", "ap_box_l"} & logs[0].keys()
     assert logs[0]["command"] == "gclib train coco --data DIR --seed 1"
+    (kept,) = (tmp_path / "out" / "checkpoints").iterdir()
+    assert kept.name == "mini-coco_gc.pt"
+    weights = read(kept)["model"]
+    assert weights["w"].tolist() == [34.0, 34.0]  # of the seed in the middle
+    assert (weights["w"].dtype, weights["n"].dtype) == (torch.float16, torch.int64)
     (found,) = coco_small.differences(logs, "ap_box").items()
     assert found == ("mini/coco_gc", pytest.approx(paired([11, 12, 13], [0, 0, 0])))
 
@@ -94,6 +103,28 @@ def test_the_shipped_logs_are_of_the_recipe_as_it_is():
     guide = (Path(__file__).parents[2] / "docs" / "TRAINING.md").read_text("utf-8")
     assert "\n".join(coco_small.as_lines(LOGS)) in guide
     assert all(found == {1, 2, 3, 4, 5} for found in seeds.values())
+
+
+@pytest.mark.parametrize("row", coco_small.KEPT)
+def test_the_shipped_weights_name_the_objects(row):
+    model = coco_small.trained(row)
+    scene = make_detection_scene("val2017", 3)
+    with torch.no_grad():
+        (found,) = model([torch.from_numpy(scene.image).permute(2, 0, 1) / 255])
+    best = found["labels"][: len(scene.labels)]
+    assert sorted(best.tolist()) == sorted((scene.labels + 1).tolist())
+
+
+@pytest.mark.full
+def test_the_shipped_weights_reach_what_the_log_says(generated, capsys):
+    row = "mini/coco_gc"
+    logs = {log["seed"]: log for log in LOGS if log["row"] == row}
+    log = logs[coco_small.median_seed(logs.values())]
+    arguments = ["coco", "--checkpoint", str(coco_small.weights_path(row))]
+    assert command.evaluate([*arguments, "--data", str(generated), "--workers", "0"]) == 0
+    said = dict(part.split(" ") for part in capsys.readouterr().out.strip().split("  "))
+    for figure in ("ap_mask", "ap_box"):
+        assert float(said[figure]) == pytest.approx(log[figure], abs=0.5)
 
 
 @pytest.fixture(scope="module")
