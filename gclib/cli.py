@@ -15,7 +15,7 @@ import gclib
 from gclib.seeds import seed_range
 
 _BENCHED = ("blocks", "networks", "roofline", "course", "grading", "training")
-_FULL = ("imagenet", "coco")  # full recipes; the rest of train is the lab
+_FULL = ("imagenet", "coco", "kinetics")  # full recipes; the rest of train is the lab
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -84,7 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser(
         "train",
-        help="train; scenes is the lab, imagenet and coco are full recipes",
+        help="train; scenes is the lab, imagenet, coco and kinetics are full recipes",
         epilog="gclib train imagenet --help shows the options of a full recipe.",
     )
     command.add_argument("dataset", choices=["scenes", "cifar10", *_FULL])
@@ -110,7 +110,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("dataset", choices=_FULL)
 
     command = commands.add_parser("analyse", help="what the blocks of a trained network look at")
-    command.add_argument("dataset", choices=["coco", "folder"])
+    command.add_argument("dataset", choices=["coco", "kinetics", "folder"])
 
     command = commands.add_parser("ledger", help="the paper's numbers, ours beside them, verdicts")
     command.add_argument("--table", metavar="ID", help="for example 2a, or 5.1 for a section")

@@ -28,7 +28,11 @@ from gclib.training.options import BadOption, help_lines, option, override, pars
 from gclib.training.recipe import Machine, Place
 from gclib.training.trainer import TrainingError, prepared, train
 
-TASKS = {"imagenet": "gclib.training.imagenet", "coco": "gclib.training.coco"}
+TASKS = {
+    "imagenet": "gclib.training.imagenet",
+    "coco": "gclib.training.coco",
+    "kinetics": "gclib.training.kinetics",
+}
 SMOKE_EXAMPLES = 32
 _FLAGS = ("--plan", "--smoke", "--help", "-h")
 

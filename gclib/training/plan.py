@@ -21,6 +21,7 @@ from gclib.training.trainer import (
     build_optimizer,
     device_name,
     explain,
+    in_layout,
     prepared,
     with_norms,
     without_random,
@@ -128,10 +129,7 @@ def probe(
     one_size = getattr(module.open_task, "one_size", True)
     with prepared(machine, world.device, one_size=one_size), without_random():
         core, _ = with_norms((build or (lambda: module.build(recipe)))(), recipe.norm, world)
-        layout = torch.channels_last if machine.channels_last else torch.contiguous_format
-        core = core.to(world.device).train()
-        if any(p.dim() == 4 for p in core.parameters()):
-            core = core.to(memory_format=layout)
+        core = in_layout(core.to(world.device).train(), machine)
         optimizer = build_optimizer(core, recipe, world.device)
         set_rate(optimizer, 0.0)
         run = torch.compile(core) if machine.compile else core

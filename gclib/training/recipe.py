@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from gclib.training.options import BadOption, option
 from gclib.training.schedule import cosine, multistep, scaled_lr
 
@@ -72,6 +74,10 @@ class TrainingRecipe:
     def largest_lr(self) -> float:
         """The learning rate behind the warm-up, scaled to the batch (linear scaling rule)."""
         return scaled_lr(self.lr, self.lr_batch, self.batch_size)
+
+    def decay_of(self, module: nn.Module) -> float:
+        """Weight decay of the parameters that a module owns itself."""
+        return self.weight_decay
 
     def rate(self, step: int, steps_per_epoch: int) -> float:
         """Learning rate of an update, counted from 0."""

@@ -43,6 +43,7 @@ SUMMARY = "summary.json"
 RECIPE = "recipe.json"
 BROKEN = "broken.txt"
 FINAL = "model.pt"
+SCORES = "scores"  # of an evaluation that is not at its end yet
 _SHOWN = 5  # broken files on the terminal; all of them are in BROKEN
 
 
@@ -62,6 +63,8 @@ class Task(Protocol):
         train_data: gives an example for ``(epoch, index)``.
         groups: ``(len(train_data),)``, which examples may share a forward pass; None for all.
         unread: paths of test files that the last evaluation could not read.
+        keep_scores: optional; called with a folder where :meth:`evaluate` may keep what it has, so
+            that it goes on there after a stop.
         collate: makes a batch of examples; it has ``to(device)``, ``len()`` and ``broken``, the
             paths of files that could not be read.
     """
@@ -183,10 +186,7 @@ class _Run:
         core, norm = with_norms(core, self.recipe.norm, self.world)
         if norm:
             self.say(norm)
-        layout = torch.channels_last if self.machine.channels_last else torch.contiguous_format
-        core = core.to(self.world.device)
-        if any(p.dim() == 4 for p in core.parameters()):
-            core = core.to(memory_format=layout)
+        core = in_layout(core.to(self.world.device), self.machine)
         self.core = core
         self.optimizer = build_optimizer(core, self.recipe, self.world.device)
         fp16 = self.recipe.precision == "fp16"
@@ -485,6 +485,8 @@ class _Run:
                 torch.distributed.broadcast(buffer, 0)
         start = time.perf_counter()
         self.core.eval()
+        if hasattr(self.task, "keep_scores"):
+            self.task.keep_scores(self.place.out / SCORES)
         try:
             with without_random():
                 figures = self.task.evaluate(self.core, self.world, self.machine)
@@ -713,9 +715,20 @@ def device_name(device: torch.device) -> str:
 def build_optimizer(
     model: nn.Module, recipe: TrainingRecipe, device: torch.device
 ) -> torch.optim.Optimizer:
-    """The recipe's optimizer on every parameter that is trained; one kernel on a GPU."""
+    """The recipe's optimizer on every parameter that is trained; one kernel on a GPU.
+
+    Parameters of one decay are a group, the largest decay first.
+    """
+    decays: dict[nn.Parameter, float] = {}  # a shared one belongs to the module that has it first
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            if parameter.requires_grad:
+                decays.setdefault(parameter, recipe.decay_of(module))
     common = {
-        "params": [p for p in model.parameters() if p.requires_grad],
+        "params": [
+            {"params": [p for p in decays if decays[p] == decay], "weight_decay": decay}
+            for decay in sorted(set(decays.values()), reverse=True)
+        ],
         "lr": recipe.largest_lr,
         "weight_decay": recipe.weight_decay,
         "fused": device.type == "cuda" or None,
@@ -723,6 +736,15 @@ def build_optimizer(
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(**common, betas=(recipe.momentum, 0.999))
     return torch.optim.SGD(**common, momentum=recipe.momentum, nesterov=recipe.nesterov)
+
+
+def in_layout(model: nn.Module, machine: Machine) -> nn.Module:
+    """The model with the layout of its feature maps that the machine wants, in place."""
+    sizes = {parameter.dim() for parameter in model.parameters()} & {4, 5}
+    if len(sizes) != 1:  # torch has no layout for both
+        return model
+    last = torch.channels_last if sizes == {4} else torch.channels_last_3d
+    return model.to(memory_format=last if machine.channels_last else torch.contiguous_format)
 
 
 def with_norms(model: nn.Module, norm: str, world: World) -> tuple[nn.Module, str]:
