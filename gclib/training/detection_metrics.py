@@ -136,11 +136,10 @@ class CocoEvaluator:
         self._world = world
         if world.size == 1:
             return
-        everything = world.gather(self._found)
+        everything = world.to_leader(self._found)
         self._found = {}
-        if world.leads:
-            for found in everything:
-                self._found = found | self._found
+        for found in everything:
+            self._found = found | self._found
 
     def figures(self) -> dict[str, float]:
         """Average precision in percent; after :meth:`gather`, all processes must call it.

@@ -63,6 +63,14 @@ class World:
         dist.all_gather_object(found, value, group=self.control)
         return found
 
+    def to_leader(self, value: Any) -> list[Any]:
+        """The value of every process, in process 0; the others get an empty list."""
+        if self.size == 1:
+            return [value]
+        found: list[Any] = [None] * self.size if self.leads else []
+        dist.gather_object(value, found if self.leads else None, group=self.control)
+        return found
+
     def from_leader(self, value: Any) -> Any:
         """The value of process 0."""
         if self.size == 1:
