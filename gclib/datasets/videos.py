@@ -81,7 +81,9 @@ class Video:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
         _must_be_a_file(self.path)
-        _pyav()
+        # One for all pictures: PyAV's own, one for each picture, sets up its tables anew.
+        self._to_rgb = _pyav().video.reformatter.VideoReformatter()
+        self._turn: tuple[float, np.ndarray | None] | None = None
         self._container = None
         try:
             self._open()
@@ -384,9 +386,14 @@ class Video:
             raise _Damaged("a picture is damaged")
         if frame.width * frame.height > MAX_PIXELS:
             raise _Damaged(f"{frame.width}×{frame.height} is more than {MAX_PIXELS:,} pixels")
-        return torch.from_numpy(turned(frame.to_ndarray(format="rgb24"), _matrix(frame))).permute(
-            2, 0, 1
-        )
+        picture = _converted(self._to_rgb, frame).to_ndarray()
+        return torch.from_numpy(turned(picture, self._matrix(frame))).permute(2, 0, 1)
+
+    def _matrix(self, frame: av.VideoFrame) -> np.ndarray | None:
+        """The display matrix, looked for where the angle is another than before."""
+        if self._turn is None or self._turn[0] != frame.rotation:
+            self._turn = frame.rotation, _matrix(frame)
+        return self._turn[1]
 
 
 class _Damaged(Exception):
@@ -423,8 +430,20 @@ def turned(picture: np.ndarray, matrix: Sequence[int] | None) -> np.ndarray:
     return np.ascontiguousarray(picture)
 
 
+def _converted(reformatter: Any, frame: av.VideoFrame, *size: int) -> av.VideoFrame:
+    """As red, green and blue, by this thread alone.
+
+    By default PyAV starts a thread for each core and each picture. That costs time; and a process
+    that is forked while they wait, as a DataLoader's workers are, hangs when it frees them.
+    """
+    return reformatter.reformat(frame, *size, format="rgb24", threads=1)
+
+
 def _matrix(frame: av.VideoFrame) -> np.ndarray | None:
-    for side in frame.side_data:
+    # Of a small copy: side data and their frame hold each other until Python collects garbage,
+    # and the frame holds its pixels.
+    small = _pyav().video.reformatter.VideoReformatter()
+    for side in _converted(small, frame, 8, 8).side_data:
         if getattr(side.type, "name", "") == "DISPLAYMATRIX":
             return np.frombuffer(bytes(side), np.int32)
     return None

@@ -1,5 +1,6 @@
 """Clips of videos: the right ones, from any layout, the same however they are read."""
 
+import gc
 import os
 import shutil
 
@@ -269,6 +270,31 @@ def test_workers_do_not_matter(folder):
         assert torch.equal(one.clips, other.clips)
         assert torch.equal(one.labels, other.labels)
     assert batches[0][0].indices.tolist() == [5, 0]
+
+
+def collect_garbage(_):
+    gc.collect()
+
+
+def test_workers_of_a_process_that_has_read(folder):
+    """Threads that this process left waiting could not be freed in a fork of it: it would hang."""
+    data = KineticsDataset(VideoFolder(folder / "train"), train_transform(32, short=(32, 40)))
+    gc.collect()
+    gc.disable()  # so that all that reading leaves behind is there when the workers start
+    try:
+        first = [data[index].views for index in range(6)]
+        loader = DataLoader(
+            data,
+            batch_size=None,
+            num_workers=2,
+            worker_init_fn=collect_garbage,
+            multiprocessing_context="fork",
+            timeout=60,
+        )
+        for view, example in zip(first, loader, strict=True):
+            assert torch.equal(view, example.views)
+    finally:
+        gc.enable()
 
 
 # -- views ---------------------------------------------------------------------------------------

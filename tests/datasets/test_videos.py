@@ -1,6 +1,7 @@
 """The picture that a player would show, from any file, and no crash or hang."""
 
 import bisect
+import gc
 import os
 import random
 import sys
@@ -121,6 +122,31 @@ def test_a_picture_is_changed_once(tmp_path):
         assert (numbers, seconds) == ([30, 0, 30, 15], [1.0, 0.0, 1.0, 0.5])
         assert sorted(calls) == [0, 15, 30]
         assert video.read([]) == ([], [])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are counted as Linux does")
+def test_no_thread_is_left(tmp_path):
+    """A DataLoader forks: what waits for another thread there waits for ever."""
+    path = write_video(tmp_path / "a.mp4")
+    gc.collect()
+    before = len(os.listdir("/proc/self/task"))
+    with Video(path) as video:
+        video.read([0.0, 1.0], lambda image: None)
+        assert len(os.listdir("/proc/self/task")) == before
+
+
+def test_pictures_are_freed_without_a_collection(tmp_path):
+    path = write_video(tmp_path / "a.mp4", count=30)
+    gc.collect()
+    gc.disable()
+    try:
+        with Video(path) as video:
+            video.read([number / 30 for number in range(30)], lambda image: None)
+        frames = [thing for thing in gc.get_objects() if type(thing) is av.VideoFrame]
+        # At most the small copy whose side data was looked at.
+        assert not [frame for frame in frames if frame.width * frame.height > 64]
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("error", [ValueError, BrokenVideo])
