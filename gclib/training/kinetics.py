@@ -51,6 +51,7 @@ out of the figures.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -66,6 +67,7 @@ from torch.utils.data import Dataset
 
 from gclib.blocks._arguments import check_choice
 from gclib.blocks.registry import ROWS as ALL_ROWS
+from gclib.datasets.clip_scenes import SIDE
 from gclib.datasets.files import BrokenData
 from gclib.datasets.images import MEAN, STD
 from gclib.datasets.kinetics import (
@@ -177,7 +179,29 @@ class KineticsRecipe(TrainingRecipe):
 
 
 # What a laptop trains: generated clips, a small network, from scratch.
-MINI_VALUES: dict[str, Any] = {"network": MINI}
+MINI_VALUES: dict[str, Any] = {
+    "network": MINI,
+    "epochs": 12,
+    "batch_size": 16,
+    "micro_batch": 16,
+    "optimizer": "adamw",
+    "nesterov": False,
+    "lr": 0.004,
+    "lr_batch": 16,
+    "schedule": "cosine",
+    "drops": (),
+    "warmup_steps": 50,
+    "clip": 5.0,
+    "precision": "fp32",
+    "dropout": 0.0,
+    "stride": 4,  # a clip is as long as a video
+    "short_range": (SIDE, SIDE),
+    "size": SIDE,
+    "flip": 0.0,  # left is not right
+    "test_size": SIDE,
+    "clips": 1,
+    "crops": 1,
+}
 
 
 def recipe_of(row: str, values: Mapping[str, Any] | None = None) -> KineticsRecipe:
@@ -267,10 +291,8 @@ class Kinetics:
             return self._both[1]
         videos = part_of_kinetics(self.data, "val", clean=self.data)
         if isinstance(videos, VideoList) and videos.numbered:
-            try:  # its list may lack the last classes
+            with contextlib.suppress(BrokenData):  # its list may lack the last classes
                 same_numbers(part_of_kinetics(self.data, "train", clean=self.data), videos)
-            except BrokenData:
-                pass
         return videos
 
     @cached_property
@@ -465,7 +487,8 @@ def build(recipe: KineticsRecipe, classes: int = CLASSES, weights: str | None = 
         ValueError, FileNotFoundError: the weights do not fit; the message says why.
     """
     if recipe.network == MINI:
-        return build_mini_slow_only(recipe.row, num_classes=classes)
+        options = {"dropout": recipe.dropout, "time_padding": recipe.time_padding}
+        return build_mini_slow_only(recipe.row, num_classes=classes, **options)
     model = SlowOnly(
         DEPTHS[recipe.network],
         classes,
@@ -577,9 +600,9 @@ SMOKE: dict[str, Any] = {
     "batch_size": 8,
     "micro_batch": 4,
     "frames": 4,
-    "short_range": (72, 80),
-    "size": 64,
-    "test_size": 64,
+    "short_range": (36, 40),
+    "size": 32,
+    "test_size": 32,
     "clips": 2,
 }
 _SMOKE_VIDEOS = {"train": 8, "val": 2}  # of each class
