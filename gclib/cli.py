@@ -66,7 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--out",
         type=Path,
         metavar="DIR",
-        help="generate it there (scenes, and a small set in COCO's layout)",
+        help="generate it there (scenes, and small sets in the layouts of coco and kinetics)",
     )
     place.add_argument("--check", type=Path, metavar="DIR", help="is all there? what is missing?")
     command.add_argument(
@@ -422,7 +422,7 @@ def _data_photographs(options: argparse.Namespace) -> int:
 
 def _data_videos(options: argparse.Namespace) -> int:
     if options.out:
-        return _fail("kinetics is not made here: gclib data kinetics --check DIR")
+        return _generate_kinetics(options.out, options.seed)
     from gclib.datasets import BrokenData
     from gclib.datasets.kinetics_check import check_kinetics
 
@@ -444,6 +444,19 @@ def _generate_coco(folder: Path, seed: int) -> int:
         return _fail(error)
     for part, digest in digests.items():
         print(f"ok  {part}: {IMAGES[part]} generated images, {digest[:12]}")
+    return 0
+
+
+def _generate_kinetics(folder: Path, seed: int) -> int:
+    from gclib.datasets import BrokenData
+    from gclib.datasets.clip_scenes import VIDEOS, write_clip_scenes
+
+    try:
+        digests = write_clip_scenes(folder, seed=seed)
+    except (BrokenData, OSError) as error:
+        return _fail(error)
+    for part, digest in digests.items():
+        print(f"ok  {part}: {VIDEOS[part]} generated videos, {digest[:12]}")
     return 0
 
 
