@@ -67,7 +67,8 @@ from torch.utils.data import Dataset
 
 from gclib.blocks._arguments import check_choice
 from gclib.blocks.registry import ROWS as ALL_ROWS
-from gclib.datasets.clip_scenes import SIDE
+from gclib.datasets.clip_scenes import CLASSES as GENERATED
+from gclib.datasets.clip_scenes import SIDE, VIDEOS, write_clip_scenes
 from gclib.datasets.files import BrokenData
 from gclib.datasets.images import MEAN, STD
 from gclib.datasets.kinetics import (
@@ -85,6 +86,7 @@ from gclib.datasets.kinetics import (
     train_transform,
 )
 from gclib.models.insertion import insert_row
+from gclib.models.mini_slow_only import MINI_ROWS, build_mini_slow_only
 from gclib.models.resnet import build_resnet
 from gclib.models.slow_only import (
     INFLATIONS,
@@ -102,11 +104,6 @@ from gclib.training.options import BadOption, option, override
 from gclib.training.reading import First, in_order
 from gclib.training.recipe import Machine, TrainingRecipe
 from gclib.training.scores import Scores, digest_of
-
-try:
-    from gclib.models.mini_slow_only import MINI_ROWS, build_mini_slow_only
-except ImportError:
-    MINI_ROWS = {}
 
 ROWS = (*(row for row in ALL_ROWS if row.startswith(("1/kinetics_", "5/"))), *MINI_ROWS)
 MINI = "mini_slow_only"  # for generated clips
@@ -480,8 +477,10 @@ class _MiddleClip(Sampling):
 # -- the network ---------------------------------------------------------------------------------
 
 
-def build(recipe: KineticsRecipe, classes: int = CLASSES, weights: str | None = None) -> nn.Module:
-    """The network of a recipe.
+def build(
+    recipe: KineticsRecipe, classes: int | None = None, weights: str | None = None
+) -> nn.Module:
+    """The network of a recipe; ``classes`` None: as many as the paper's or the generated data has.
 
     Raises:
         ValueError, FileNotFoundError: the weights do not fit; the message says why.
@@ -500,6 +499,11 @@ def build(recipe: KineticsRecipe, classes: int = CLASSES, weights: str | None = 
     if weights is not None:
         start_from(model, recipe, weights)
     return model
+
+
+def classes_of(recipe: KineticsRecipe) -> int:
+    """How many classes the data has that a recipe is meant for."""
+    return len(GENERATED) if recipe.network == MINI else CLASSES
 
 
 def start_from(model: nn.Module, recipe: KineticsRecipe, weights: str) -> None:
@@ -595,8 +599,8 @@ def looked_at(model: nn.Module, batch: VideoBatch) -> tuple[Tensor, list[tuple[f
 # -- what the command needs beside the training --------------------------------------------------
 
 SMOKE: dict[str, Any] = {
+    "warmup_steps": 0,
     "epochs": 2,
-    "drops": (1.0,),
     "batch_size": 8,
     "micro_batch": 4,
     "frames": 4,
@@ -605,36 +609,11 @@ SMOKE: dict[str, Any] = {
     "test_size": 32,
     "clips": 2,
 }
-_SMOKE_VIDEOS = {"train": 8, "val": 2}  # of each class
 
 
 def smoke_data(folder: Path) -> None:
-    """A few generated videos of 2 s, in the layout of the full run."""
-    for part, count in _SMOKE_VIDEOS.items():
-        for label, name in enumerate(("down", "left", "right", "up")):
-            (folder / part / name).mkdir(parents=True)
-            for number in range(count):
-                _write_square(folder / part / name / f"{number}.mp4", label, number)
-
-
-def _write_square(path: Path, label: int, number: int) -> None:
-    """A bright square that moves."""
-    import av
-
-    side, step = 16, 1
-    down, across = ((1, 0), (0, -1), (0, 1), (-1, 0))[label]
-    with av.open(str(path), "w") as file:
-        stream = file.add_stream("libx264", rate=30, options={"preset": "ultrafast"})
-        stream.width, stream.height, stream.pix_fmt = 112, 88, "yuv420p"
-        for time in range(60):
-            picture = torch.full((88, 112, 3), 40 + 5 * number, dtype=torch.uint8)
-            top = 8 + (time * step if down >= 0 else 60 - time) * abs(down) % 64
-            left = 8 + (time * step if across >= 0 else 60 - time) * abs(across) % 80
-            picture[top : top + side, left : left + side] = 220
-            frame = av.VideoFrame.from_ndarray(picture.numpy(), format="rgb24")
-            frame.pts = time
-            file.mux(stream.encode(frame))
-        file.mux(stream.encode(None))
+    """A few generated videos, in the layout of the full run."""
+    write_clip_scenes(folder, videos={"train": 32, "val": 8})
 
 
 def smoke_weights(recipe: KineticsRecipe, data: Path, folder: Path) -> str | None:
@@ -657,7 +636,7 @@ def random_batch(recipe: KineticsRecipe, device: torch.device) -> VideoBatch:
     count = recipe.micro_batch
     shape = (count, 1, recipe.frames, recipe.size, recipe.size, 3)
     clips = torch.randint(0, 256, shape, dtype=torch.uint8).permute(0, 1, 5, 2, 3, 4)
-    labels = torch.randint(0, CLASSES, (count,))
+    labels = torch.randint(0, classes_of(recipe), (count,))
     return VideoBatch(clips, labels, torch.arange(count), []).to(device)
 
 
@@ -692,8 +671,6 @@ def counts(recipe: KineticsRecipe) -> Iterator[str]:
 def data_size(recipe: KineticsRecipe) -> tuple[int, str]:
     """How many examples the paper trains on, and what they are."""
     if recipe.network == MINI:
-        from gclib.datasets.clip_scenes import VIDEOS
-
         return VIDEOS["train"], "generated clips"
     return TRAINED_ON, "about as many training videos as Kinetics-400 has"
 
