@@ -132,5 +132,5 @@ def test_the_command(folder, capsys, tmp_path):
     assert cli.main(["data", "kinetics", "--check", str(folder), "--lists", str(lists)]) == 0
     assert len(list(lists.iterdir())) == 4
     assert cli.main(["data", "kinetics", "--check", str(tmp_path / "none")]) == 1
-    assert cli.main(["data", "kinetics", "--out", str(tmp_path / "x")]) == 2
-    assert "kinetics is not made here" in capsys.readouterr().err
+    assert cli.main(["data", "kinetics", "--out", str(lists)]) == 2
+    assert "holds something already" in capsys.readouterr().err
