@@ -58,7 +58,12 @@ def with_maps(model: nn.Module, change: Callable[[Tensor], Tensor] | None) -> It
 
 
 @contextlib.contextmanager
-def untrained(model: nn.Module, *, scale: float | None = None, seed: int = 0) -> Iterator[None]:
+def untrained(
+    model: nn.Module,
+    *,
+    scale: float | Callable[[NonLocalBlock], float] | None = None,
+    seed: int = 0,
+) -> Iterator[None]:
     """The blocks below ``model`` start anew while the context is open; all else stays trained.
 
     The last weights of a fresh block are zero, so it has no output to measure. Here they are drawn
@@ -67,7 +72,8 @@ def untrained(model: nn.Module, *, scale: float | None = None, seed: int = 0) ->
 
     Args:
         model: any module with blocks.
-        scale: of the products of the two Gaussians; None for that of the block.
+        scale: of the products of the two Gaussians, or what gives it for a block; None for that of
+            the block.
         seed: of the weights.
     """
     blocks = [m for m in model.modules() if hasattr(m, "reset_identity")]
@@ -79,7 +85,7 @@ def untrained(model: nn.Module, *, scale: float | None = None, seed: int = 0) ->
             for block in blocks:
                 _start_anew(block)
                 if scale is not None and block in scales:
-                    block.scale = scale
+                    block.scale = scale(block) if callable(scale) else scale
         yield
     finally:
         for block, state in zip(blocks, kept, strict=True):

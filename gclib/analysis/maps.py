@@ -152,28 +152,52 @@ def space_time(clip: Tensor, attention: Tensor, positions: Sequence[int], query:
         positions: ``(t, h, w)`` of the feature map.
         query: ``(frame, row, column)`` on the feature map.
     """
-    map_ = map_of(attention, positions, query).double()
-    frames, every = len(map_), clip.shape[1] // len(map_)
+    figure, alt, lines = draw_space_time(clip, attention, positions, [query])
+    print("\n".join(lines))
+    show(figure, alt)
+
+
+def draw_space_time(
+    clip: Tensor, attention: Tensor, positions: Sequence[int], queries: Sequence[Position]
+) -> tuple[Figure, str, list[str]]:
+    """Draw the maps of some queries over all frames of a clip, a row for each query.
+
+    Args:
+        clip: ``(3, T, H, W)``, uint8 or 0 to 1; T a multiple of the feature map's.
+        attention: ``(queries, keys)`` of this clip; ``(1, keys)`` where all queries share one map.
+        positions: ``(t, h, w)`` of the feature map.
+        queries: ``(frame, row, column)`` on the feature map.
+
+    Returns:
+        The figure, its alt text, and a line for each query.
+    """
+    found = [map_of(attention, positions, query).double() for query in queries]
+    frames, every = len(found[0]), clip.shape[1] // len(found[0])
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(1.7 * frames + 0.6, 2.2), layout="constrained")
-    axes = figure.subplots(1, frames, squeeze=False)[0]
-    limits = (map_.min().item(), map_.max().item())
-    for t, axis in enumerate(axes):
-        image = clip[:, t * every]
-        axis.axis("off")
-        _draw_map(axis, image, map_[t], limits)
-        if t == query[0]:
-            _mark(axis, image, tuple(positions)[1:], query[1:])
-        axis.set_title(f"frame {t}{': query' if t == query[0] else ''}", fontsize=9)
-    figure.colorbar(axes[-1].images[-1], ax=list(axes), shrink=0.7, label="attention")
-    shares = ", ".join(f"{share:.3g}" for share in map_.flatten(1).sum(1))
-    print(f"query {query}: attention on each frame {shares}; most at {_argmax(map_)}")
-    show(
-        figure,
-        f"{frames} frames of a clip with the attention of the query in frame {query[0]} over "
-        f"them; it looks most at frame {_argmax(map_)[0]}.",
+    rows = len(found)
+    figure = Figure(figsize=(1.7 * frames + 0.6, 2 * rows + 0.2), layout="constrained")
+    axes = figure.subplots(rows, frames, squeeze=False)
+    low, high = min(m.min().item() for m in found), max(m.max().item() for m in found)
+    for line, map_, query in zip(axes, found, queries, strict=True):
+        for t, axis in enumerate(line):
+            image = clip[:, t * every]
+            axis.axis("off")
+            _draw_map(axis, image, map_[t], (low, high))
+            if t == query[0]:
+                _mark(axis, image, tuple(positions)[1:], query[1:])
+            axis.set_title(f"frame {t}{': query' if t == query[0] else ''}", fontsize=9)
+    figure.colorbar(axes[0][-1].images[-1], ax=list(axes.flat), shrink=0.7, label="attention")
+    lines = [
+        f"query {query}: attention on each frame "
+        f"{', '.join(f'{share:.3g}' for share in map_.flatten(1).sum(1))}; most at {_argmax(map_)}"
+        for query, map_ in zip(queries, found, strict=True)
+    ]
+    alt = "; ".join(
+        f"the query in frame {query[0]} looks most at frame {_argmax(map_)[0]}"
+        for query, map_ in zip(queries, found, strict=True)
     )
+    return figure, f"{frames} frames of a clip with attention over them: {alt}.", lines
 
 
 def _draw_image(axis: Axes, image: Tensor) -> None:

@@ -3,6 +3,7 @@
 .. code-block:: bash
 
     gclib analyse coco --checkpoint runs/coco/2a-nl_1/seed-0/best.pt --data DIR
+    gclib analyse kinetics --checkpoint runs/kinetics/5-nl_5/seed-0/best.pt --data DIR
     gclib analyse folder --checkpoint runs/imagenet/4a-nl_1/stage-2/seed-0/best.pt --data PHOTOS
     torchrun --nproc-per-node 8 -m gclib.training.analyse coco --images 0 ...    # all images
 
@@ -10,13 +11,20 @@ Every distance stands beside its controls, those of chapter 02: the same network
 start anew, with three scales of their products; and, with ``--effect yes``, what the network
 reaches when its maps are permuted or are all the same. Images come one by one, and nothing of them
 is kept but numbers, so memory does not grow with the data.
+
+Of a video, one clip from its middle is looked at, cropped as in training. A position is a place at
+a time, so the distances are averaged over all pairs in space and time. Table 1 does not say which
+of the five blocks its rows for Kinetics are of: each has its own line here. Where keys are
+max-pooled, a map has fewer keys than queries; that changes nothing in the distances, which compare
+rows of the map, one for each query. All of a clip's maps together take 50 MiB in the full network,
+and their distances some hundred more.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -30,6 +38,7 @@ from torch.utils.data import Dataset
 from gclib.analysis.capture import Captured, capture, is_block
 from gclib.analysis.interventions import CHANGES, non_local_blocks, untrained, with_maps
 from gclib.analysis.running import KINDS, RunningDistances
+from gclib.blocks.non_local import NonLocalBlock
 from gclib.datasets.files import BrokenData
 from gclib.datasets.images import SUFFIXES, BrokenImage, Example, eval_transform, read_image
 from gclib.training import distributed
@@ -54,9 +63,9 @@ class Analysed:
     checkpoint: str | None = option(None, "a checkpoint, best.pt or model.pt of a run")
     data: str | None = option(None, "folder of the data set; for folder: any folder of images")
     out: str | None = option(None, "folder for results; default: analysis/<row>")
-    images: int = option(100, "test images, spread over the data set; 0: all", least=0)
+    images: int = option(100, "test images or videos, spread over the data; 0: all", least=0)
     pairs: int = option(20_000, "pairs of positions for the JSD of an image; 0: all", least=0)
-    maps: int = option(4, "images whose maps are drawn", least=0)
+    maps: int = option(4, "images or videos whose maps are drawn", least=0)
     queries: int = option(3, "maps of an image", least=1)
     controls: bool = option(True, "measure blocks that start anew, too")
     effect: bool = option(False, "evaluate with permuted maps and with one map for all, too")
@@ -141,7 +150,8 @@ def _open(module: Any, name: str, wanted: Analysed, machine: Machine, world: Wor
         model = module.build(recipe, _classes(state))
     else:
         task = module.open_task(recipe, data, state.get("started_from"))
-        photos, model = task.test_data, task.build_model(fresh=False)
+        photos = getattr(task, "seen_data", task.test_data)
+        model = task.build_model(fresh=False)
     if not any(map(is_block, model.modules())):
         raise Refused(f"{recipe.row} has no block that could look at anything: take another row")
     if wanted.effect and not non_local_blocks(model):
@@ -167,17 +177,19 @@ def analyse(seen: _Seen, wanted: Analysed, world: World, machine: Machine) -> di
     chosen = [i * len(seen.data) // count for i in range(count)]
     result: dict[str, Any] = {
         "row": seen.row,
+        "unit": "videos" if seen.module.open_task.name == "kinetics" else "images",
         "checkpoint": wanted.checkpoint,
         "images": count,
         "of": len(seen.data),
         "pairs": wanted.pairs or None,
     }
     measured = partial(_measure, seen, chosen, wanted, world, machine)
-    result["trained"], result["broken"] = measured("trained", draw=True)
+    result["maps"] = {}
+    result["trained"], result["broken"] = measured("trained", result["maps"], draw=True)
     if wanted.controls:
         for name, scale in _scales(seen.model).items():
             with untrained(seen.model, scale=scale):
-                result[name], _ = measured(name)
+                result[name], _ = measured(name, {})
     if wanted.effect:
         result["effect"] = {}
         for name, change in CHANGES.items():
@@ -188,20 +200,29 @@ def analyse(seen: _Seen, wanted: Analysed, world: World, machine: Machine) -> di
     return result
 
 
-def _scales(model: nn.Module) -> dict[str, float | None]:
+def _scales(model: nn.Module) -> dict[str, Callable[[NonLocalBlock], float] | None]:
     """The controls: blocks that start anew; the two Gaussians also with other scales."""
     gaussian = [
         block
         for block in non_local_blocks(model).values()
         if block.instantiation in ("gaussian", "embedded_gaussian")
     ]
-    found: dict[str, float | None] = {"untrained": None}
+    found: dict[str, Callable[[NonLocalBlock], float] | None] = {"untrained": None}
     if gaussian:
-        block = gaussian[0]
-        width = block.in_channels if block.instantiation == "gaussian" else block.out.in_channels
-        found["untrained, scale 1/√d"] = width**-0.5
-        found["untrained, scale × √d"] = width**0.5  # a mistake of a widely used release
+        own = gaussian[0].scale
+        others = {
+            "untrained, scale 1": lambda block: 1.0,
+            "untrained, scale 1/√d": lambda block: _width(block) ** -0.5,
+            # a mistake of a widely used release
+            "untrained, scale × √d": lambda block: _width(block) ** 0.5,
+        }
+        found |= {name: scale for name, scale in others.items() if scale(gaussian[0]) != own}
     return found
+
+
+def _width(block: NonLocalBlock) -> int:
+    """How many channels the products of a block are over."""
+    return block.in_channels if block.instantiation == "gaussian" else block.out.in_channels
 
 
 def _measure(
@@ -211,10 +232,14 @@ def _measure(
     world: World,
     machine: Machine,
     label: str,
+    sizes: dict[str, Any],
     *,
     draw: bool = False,
 ) -> tuple[dict[str, Any], int]:
-    """Distances over the chosen images, over all processes; how many could not be read."""
+    """Distances over the chosen images, over all processes; how many could not be read.
+
+    ``sizes`` gets queries and keys of each block's map, of the first image.
+    """
     running = RunningDistances(wanted.pairs or None)
     start = said = time.perf_counter()
     broken = 0
@@ -228,6 +253,10 @@ def _measure(
         with torch.no_grad(), capture(seen.model) as captured:
             seen.module.predict(seen.model, batch, "fp32")
         running.add(captured)
+        for name, block in captured.items() if not sizes else ():
+            _, queries, keys = block.attention.shape
+            places = list(block.positions)
+            sizes[name] = {"positions": places, "queries": queries, "keys": keys}
         if draw and world.leads and number < wanted.maps:
             _draw(seen, batch, captured, wanted, number)
         now = time.perf_counter()
@@ -238,29 +267,39 @@ def _measure(
     whole = RunningDistances()
     for part in world.gather(running):
         whole.merge(part)
+    sizes |= next((found for found in world.gather(dict(sizes)) if found), {})
     (broken,) = world.total(broken)
     if not whole.means:
-        raise BrokenData("none of the images can be read")
+        raise BrokenData("none of the images or videos can be read")
     return whole.as_dict(), int(broken)
 
 
 def _draw(
     seen: _Seen, batch: Any, captured: dict[str, Captured], wanted: Analysed, number: int
 ) -> None:
-    """The maps of some queries over an image, a row for each block, as a PNG."""
-    from gclib.analysis.maps import draw_grid
+    """The maps of some queries over an image or a clip, as a PNG for each block."""
+    from gclib.analysis.maps import draw_grid, draw_space_time
 
     image, places = seen.module.looked_at(seen.model, batch)
     out = Path(wanted.out) if wanted.out else Path("analysis", seen.row.replace("/", "-"))
     out.mkdir(parents=True, exist_ok=True)
     for name, block in captured.items():
-        height, width = block.positions
+        *times, height, width = block.positions
+        chosen = (places or _SPREAD)[: wanted.queries]
         queries = [
-            (min(int(y * height), height - 1), min(int(x * width), width - 1))
-            for y, x in (places or _SPREAD)[: wanted.queries]
+            (min(int(y * height), height - 1), min(int(x * width), width - 1)) for y, x in chosen
         ]
         attention = block.attention[0].float().cpu()
-        figure, _, _ = draw_grid({name: (image.cpu(), attention)}, block.positions, queries)
+        if times:  # a query each in the first, the middle and the last frame
+            last = times[0] - 1
+            queries = [
+                (round(last * number / max(1, len(chosen) - 1)), *query)
+                for number, query in enumerate(queries)
+            ]
+            figure, _, _ = draw_space_time(image.cpu(), attention, block.positions, queries)
+            figure.suptitle(name, fontsize=9)
+        else:
+            figure, _, _ = draw_grid({name: (image.cpu(), attention)}, block.positions, queries)
         plain = name.replace(".", "-")
         figure.savefig(out / f"maps-{number:03d}-{plain}.png", dpi=144, facecolor="white")
 
@@ -270,11 +309,18 @@ _SPREAD = ((0.3, 0.3), (0.5, 0.7), (0.75, 0.4))  # queries where no object is kn
 
 def lines_of(result: dict[str, Any]) -> Iterator[str]:
     """The table: a line for each block and control, as table 1 has its columns."""
+    unit = result["unit"]
     yield (
-        f"{result['row']}: average distances over {result['images']} of {result['of']} images"
+        f"{result['row']}: average distances over {result['images']} of {result['of']} {unit}"
         + (f", JSD from {result['pairs']:,} pairs of each" if result["pairs"] else "")
     )
     yield f"{'':44}" + "".join(f"{kind:>20}" for kind in KINDS)
+    for block, size in result["maps"].items():
+        if 1 < size["keys"] < size["queries"] > 1:
+            yield (
+                f"{block}: maps of {size['queries']} queries over {size['keys']} keys, which are "
+                "max-pooled"
+            )
     controls = [k for k in result if k == "trained" or k.startswith("untrained")]
     for block in result["trained"]:
         for control in controls:
@@ -286,7 +332,7 @@ def lines_of(result: dict[str, Any]) -> Iterator[str]:
         shown = "  ".join(f"{key} {value:.4g}" for key, value in figures.items())
         yield f"maps {name}: {shown}"
     if result["broken"]:
-        yield f"{result['broken']} images could not be read and are left out"
+        yield f"{result['broken']} {unit} could not be read and are left out"
 
 
 if __name__ == "__main__":
