@@ -41,6 +41,7 @@ CHAPTERS = (
     Chapter("06", "gcnet", "GCNet"),
     Chapter("07", "imagenet", "ImageNet"),
     Chapter("08", "coco", "COCO"),
+    Chapter("09", "kinetics", "Kinetics"),
 )
 
 

@@ -165,6 +165,29 @@ def pictures(panels: Mapping[str, Tensor], *, alt: str) -> None:
     show(figure, alt)
 
 
+def film(strips: Mapping[str, Tensor], *, alt: str) -> None:
+    """Show the pictures of clips, a row for each clip, numbered from 0.
+
+    Args:
+        strips: title → clip ``(T, H, W, 3)``, uint8 or 0 to 1, all with the same T.
+        alt: what can be seen.
+    """
+    from matplotlib.figure import Figure
+
+    clips = [clip.detach().cpu().numpy() for clip in strips.values()]
+    size = (1.05 * max(map(len, clips)) + 0.2, 1.4 * len(clips) + 0.1)
+    figure = Figure(figsize=size, layout="constrained")
+    rows = figure.subplots(len(clips), max(map(len, clips)), squeeze=False)
+    for axes, title, clip in zip(rows, strips, clips, strict=True):
+        for number, (axis, picture) in enumerate(zip(axes, clip, strict=True)):
+            axis.imshow(picture)
+            axis.set_xticks([])
+            axis.set_yticks([])
+            axis.set_xlabel(str(number), fontsize=8, labelpad=1)
+        axes[0].set_title(title, fontsize=9, loc="left")
+    show(figure, alt)
+
+
 def boxes(panels: Mapping[str, Tensor], *, alt: str) -> None:
     """Show boxes on white, numbered, and print their corners.
 
