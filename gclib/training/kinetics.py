@@ -178,12 +178,12 @@ class KineticsRecipe(TrainingRecipe):
 # What a laptop trains: generated clips, a small network, from scratch.
 MINI_VALUES: dict[str, Any] = {
     "network": MINI,
-    "epochs": 12,
+    "epochs": 14,
     "batch_size": 16,
     "micro_batch": 16,
     "optimizer": "adamw",
     "nesterov": False,
-    "lr": 0.004,
+    "lr": 0.003,
     "lr_batch": 16,
     "schedule": "cosine",
     "drops": (),
@@ -485,6 +485,8 @@ def build(
     Raises:
         ValueError, FileNotFoundError: the weights do not fit; the message says why.
     """
+    if classes is None:
+        classes = classes_of(recipe)
     if recipe.network == MINI:
         options = {"dropout": recipe.dropout, "time_padding": recipe.time_padding}
         return build_mini_slow_only(recipe.row, num_classes=classes, **options)
