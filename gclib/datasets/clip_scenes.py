@@ -54,9 +54,9 @@ CUE_UNTIL = 4  # first picture without the cue
 START = 8  # first picture with squares
 CLASSES = ("down", "left", "right", "up")
 COLOURS = ("red", "green")
-VIDEOS = {"train": 1200, "val": 300}
+VIDEOS = {"train": 1200, "val": 240}
 
-CUE = 14  # width of the disc
+CUE = 26  # width of the disc
 SPEED = 2  # pixels that a square moves from picture to picture
 SIZES = (7, 9)  # smallest and largest width of a square
 APART = 4  # pixels between the tracks of the squares

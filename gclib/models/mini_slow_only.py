@@ -28,7 +28,7 @@ def _rows() -> list[Row]:
     """
     blocks: dict[str, Callable[..., nn.Module]] = {
         # As in the rows of table 5.
-        "nl": partial(NonLocalBlock, norm="batch", subsample="before"),
+        "nl": partial(NonLocalBlock, norm="batch", subsample="before", scale="sqrt"),
         "snl": SimplifiedNonLocalBlock,
         "se": partial(SEBlock, ratio=RATIO),
         "gc": partial(GCBlock, ratio=RATIO),
