@@ -37,6 +37,7 @@ T = TypeVar("T")
 # off: headers are rounded, and some writers count one picture too many.
 SLACK = 0.25
 
+_MOST = 1 << 28  # bytes of packets at once: more, of a long film, are read one by one
 _FAR = 5.0  # seconds between two pictures behind which seeking takes less time than reading on
 _COVER = 0x400  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC
 _ROUNDING = 1e-6  # seconds: times are sums of fractions
@@ -157,6 +158,7 @@ class Video:
         self._start = self._stream.start_time or 0
         # A worker process for each core decodes; threads of its own would only take turns with it.
         self._stream.codec_context.thread_count = 1
+        self._stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
 
     def _choose(self) -> av.VideoStream:
         for stream in self._container.streams.video:
@@ -174,7 +176,9 @@ class Video:
 
     def _measure(self) -> tuple[float, bool]:
         """Seconds, and whether the header of the video's own track says so."""
-        if self._stream.duration and self._stream.duration > 0:
+        # Of MPEG program streams, FFmpeg guesses it from the few times that are in them.
+        guessed = self._container.format.name == "mpeg"
+        if not guessed and self._stream.duration and self._stream.duration > 0:
             return float(self._stream.duration * self._unit), True
         return self._measure_packets(), False
 
@@ -248,6 +252,8 @@ class Video:
     ) -> dict[int, tuple[int, T]] | None:
         self._container.seek(wanted[0], stream=self._stream)
         packets, ended = self._packets_until(wanted[-1])
+        if packets is None:
+            return None
         shown = [packet for packet in packets if not packet.is_discard]
         if not shown or not packets[0].is_keyframe:
             return None
@@ -266,13 +272,19 @@ class Video:
             return None
         return {tick: (stamp, pictures[stamp]) for tick, stamp in chosen.items()}
 
-    def _packets_until(self, tick: int) -> tuple[list[av.Packet], bool]:
-        """Packets up to the last one that may be shown at a tick; whether the file ends there."""
-        packets = []
+    def _packets_until(self, tick: int) -> tuple[list[av.Packet] | None, bool]:
+        """Packets up to the last one that may be shown at a tick; whether the file ends there.
+
+        None instead of more than memory should hold.
+        """
+        packets, held = [], 0
         for packet in self._container.demux(self._stream):
             if not packet.size:
                 continue
             packets.append(packet)
+            held += packet.size
+            if held > _MOST:
+                return None, False
             # Packets come in the order of decoding, and no picture is shown before it is decoded.
             if packet.dts is not None and packet.dts > tick:
                 return packets, False
@@ -480,7 +492,8 @@ def _open(path: str) -> av.container.InputContainer:
     av = _pyav()
     # "file:" and the list of protocols: a name with a colon, or a playlist, must not make FFmpeg
     # look for anything in the network.
-    options = {"protocol_whitelist": "file"}
+    # max_pixels: of the decoder that FFmpeg looks with; it would make room for what a file says.
+    options = {"protocol_whitelist": "file", "max_pixels": str(MAX_PIXELS)}
     return av.open(f"file:{path}", options=options, metadata_errors="replace")
 
 

@@ -1,9 +1,12 @@
 """The picture that a player would show, from any file, and no crash or hang."""
 
 import bisect
+import contextlib
 import gc
 import os
 import random
+import resource
+import struct
 import sys
 
 import numpy as np
@@ -59,6 +62,41 @@ KINDS = {
     "odd sizes": ("a.mp4", {"size": (65, 47), "pixels": "yuv444p"}),
     "grey": ("a.mp4", {"pixels": "gray"}),
     "with sound": ("a.mp4", {"sound": True}),
+    "MPEG-PS without times for all": (
+        "a.mpg",
+        {"codec": "mpeg2video", "options": {"g": "12", "bf": "2", "b": "2000000"}},
+    ),
+    "H.265, open groups": (
+        "a.mp4",
+        {
+            "codec": "libx265",
+            "options": {
+                "x265-params": "log-level=none:keyint=12:min-keyint=12:scenecut=0:bframes=3:"
+                "open-gop=1:pools=none:frame-threads=1"
+            },
+        },
+    ),
+    "VP9 with transparency": (
+        "a.webm",
+        {
+            "codec": "libvpx-vp9",
+            "pixels": "yuva420p",
+            "options": {"deadline": "realtime", "cpu-used": "8", "g": "20"},
+        },
+    ),
+    "a run of colours with transparency": (
+        "a.mov",
+        {"codec": "qtrle", "pixels": "argb", "options": {}},
+    ),
+    "10 bits": ("a.mp4", {"pixels": "yuv420p10le"}),
+    "10 bits, all colours": ("a.mp4", {"pixels": "yuv444p10le"}),
+    "one pixel wide": ("a.mp4", {"size": (1, 48), "pixels": "yuv444p"}),
+    "times below 0": ("a.mkv", {"ticks": list(range(-5, 55))}),
+    "times below 0 between decoding and showing": (
+        "a.mp4",
+        {"container": {"movflags": "negative_cts_offsets"}},
+    ),
+    "no edit list": ("a.mp4", {"container": {"use_editlist": "0"}}),
 }
 
 
@@ -79,6 +117,13 @@ def test_the_picture_on_the_screen(tmp_path, kind):
                 place = max(0, bisect.bisect_right(stamps, time + 1e-6) - 1)
                 assert second == pytest.approx(stamps[place], abs=1e-9)
                 assert np.array_equal(image.permute(1, 2, 0).numpy(), images[place])
+
+
+def test_an_edit_list_cuts_the_beginning_off(tmp_path):
+    path = write_video(tmp_path / "a.mp4", ticks=list(range(-5, 55)))  # written as an edit list
+    with Video(path) as video:
+        assert video.duration == pytest.approx(55 / 30, abs=0.001)
+        assert video.read([0.0, 1.0, 9.0], number_of) == ([5, 35, 59], [0.0, 1.0, 1.8])
 
 
 def test_a_picture_is_bytes_in_channels_last_order(tmp_path):
@@ -318,6 +363,106 @@ def test_damage_is_found_where_it_is(tmp_path):
         assert np.array_equal(image.permute(1, 2, 0).numpy(), images[15])
         with pytest.raises(BrokenVideo, match=r"damaged|cannot be decoded"):
             video.read([number / 30 for number in range(200)])
+
+
+def test_a_header_without_pictures(tmp_path):
+    """The index is there, and the pictures that it speaks of are not."""
+    path = write_video(tmp_path / "a.mp4", container={"movflags": "faststart"})
+    data = path.read_bytes()
+    path.write_bytes(data[: data.index(b"mdat") - 4])
+    with Video(path) as video, pytest.raises(BrokenVideo, match="none of its pictures"):
+        video.read([0.0])
+
+
+def patched(path, box, offset, form, *values):
+    """Other numbers in a box of an MP4."""
+    data = bytearray(path.read_bytes())
+    struct.pack_into(form, data, data.index(box) + 4 + offset, *values)
+    path.write_bytes(data)
+    return path
+
+
+@contextlib.contextmanager
+def little_memory():
+    """The process may not grow by 100 MiB."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    yield
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 100 * (1024 if sys.platform == "linux" else 2**20)
+
+
+BILLION = 10**9
+
+
+@pytest.mark.parametrize(
+    ("box", "offset", "values"),
+    [
+        (b"stsz", 8, (BILLION,)),  # so many sizes
+        (b"stsz", 4, (20, BILLION)),  # so many pictures of 20 bytes
+        (b"stsz", 4, (1, 150_000_000)),
+        (b"stts", 8, (BILLION,)),  # so many times
+        (b"stts", 12, (BILLION,)),  # so long each
+        (b"mdhd", 16, (4 * BILLION,)),  # so long in all
+        (b"avc1", 24, (0xFFFFFFFF,)),  # so large
+    ],
+)
+def test_a_header_may_say_what_it_likes(tmp_path, box, offset, values):
+    """A small file never takes much memory, and what is read is right."""
+    path = patched(write_video(tmp_path / "a.mp4"), box, offset, f">{len(values)}I", *values)
+    with little_memory(), contextlib.suppress(BrokenVideo), Video(path) as video:
+        assert video.read([0.0], number_of)[0] == [0]
+
+
+def test_an_avi_of_a_billion_pictures(tmp_path):
+    path = write_video(tmp_path / "a.avi", codec="mpeg4", options={})
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<I", data, data.index(b"avih") + 8 + 16, BILLION)
+    struct.pack_into("<I", data, data.index(b"strh") + 8 + 32, BILLION)
+    path.write_bytes(data)
+    with Video(path) as video, pytest.raises(BrokenVideo, match=r"ends at 2\.0 s, and its header"):
+        video.read([1.0, video.duration])
+
+
+def test_a_huge_picture_behind_a_small_header(tmp_path):
+    """It is refused before there is room made for it: 10,000 × 10,000 pixels are 300 MB."""
+    path = write_video(tmp_path / "a.mov", count=3, codec="png", pixels="rgb24", options={})
+    data = bytearray(path.read_bytes())
+    at = data.index(b"IHDR")
+    while at >= 0:
+        struct.pack_into(">II", data, at + 4, 10_000, 10_000)
+        at = data.find(b"IHDR", at + 1)
+    path.write_bytes(data)
+    refused = pytest.raises(BrokenVideo, match=r"cannot be decoded behind 0\.0 s")
+    with little_memory(), refused, Video(path) as video:
+        video.read([0.0])
+
+
+def test_the_size_changes_in_the_middle(tmp_path):
+    path, options = tmp_path / "a.mpg", {"codec": "mpeg2video", "options": {"b": "2000000"}}
+    one = write_video(tmp_path / "1.mpg", 30, **options)
+    later = list(range(30, 60))
+    other = write_video(tmp_path / "2.mpg", 30, size=(96, 80), ticks=later, **options)
+    path.write_bytes(one.read_bytes() + other.read_bytes())
+    with Video(path) as video:
+        (first, last), _ = video.read([0.2, video.duration])
+        assert (first.shape, last.shape) == ((3, 48, 64), (3, 80, 96))
+        assert number_of(first) == 6
+
+
+def test_transport_streams_one_after_the_other(tmp_path):
+    """As ``cat`` joins them, so that the times begin anew: the damage at the seam is reported."""
+    path = tmp_path / "a.ts"
+    path.write_bytes(write_video(tmp_path / "1.ts", 30).read_bytes() * 2)
+    with Video(path) as video, pytest.raises(BrokenVideo, match=r"damaged behind 0\.\d s"):
+        video.read([0.5, 1.5])
+
+
+def test_packets_of_a_long_film_are_not_all_held(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "a.mp4")
+    monkeypatch.setattr(videos, "_MOST", 100)
+    monkeypatch.setattr(videos.Video, "_decode", None)  # from its start instead
+    with Video(path) as video:
+        assert video.read([0.5, 1.5], number_of)[0] == [15, 45]
 
 
 def test_too_many_pixels(tmp_path, monkeypatch):
