@@ -5,7 +5,7 @@ A video has 16 pictures of 40×40 pixels, 15 a second:
 =========  ======================================================================
 pictures   what is shown
 =========  ======================================================================
-0 to 3     the cue: a disc in one of two colours, at any place
+0 to 3     the cue: a large disc in one of two colours
 4 to 7     nothing
 8 to 15    two squares, one of each colour, that move two pixels a picture, in
            two different directions
@@ -56,14 +56,14 @@ CLASSES = ("down", "left", "right", "up")
 COLOURS = ("red", "green")
 VIDEOS = {"train": 1200, "val": 240}
 
-CUE = 26  # width of the disc
+CUE = 36  # width of the disc
 SPEED = 2  # pixels that a square moves from picture to picture
 SIZES = (7, 9)  # smallest and largest width of a square
 APART = 4  # pixels between the tracks of the squares
 _STEPS = np.array([(0, 1), (-1, 0), (1, 0), (0, -1)])  # x, y of CLASSES
 _TRAVEL = SPEED * (FRAMES - START - 1)  # pixels from the first to the last picture of a square
 _RGB = np.array([(220, 60, 60), (60, 200, 60)], dtype=np.int16)
-_BACKGROUND = (36, 64)  # grey values
+_BACKGROUND = (44, 56)  # grey values
 _GRAIN, _NOISE = 8, 10  # side of a grain in pixels, and the largest change of its grey value
 _TRIES = 40
 
