@@ -77,6 +77,8 @@ _OF_CELLS = {
 _CUT_OFF = {("5", "params_m")}
 _IMAGENET = "gclib train imagenet --row {row} --stage 2 --data DIR --weights STAGE_1/model.pt"
 _COCO = "gclib train coco --row {row} --data DIR --weights {weights}"
+_KINETICS = "gclib train kinetics --row {row} --data DIR --weights IMAGENET1K_V1"
+_ANALYSIS = "gclib analyse {task} --checkpoint runs/{task}/{folder}/seed-0/best.pt --data DIR"
 _SHARES = {
     "4.3/params_share": ("parameters", "ResNet-50"),
     "intro/flops": ("multiply_adds", "ResNet-50"),
@@ -240,13 +242,18 @@ def _cell(
 
 
 def _training(cell: Cell) -> str | None:
-    """The command of a full training."""
+    """The command of a full training, or of what is measured on its network."""
+    if cell.column.startswith(("cosine", "jsd")):
+        task = "kinetics" if cell.row.startswith("1/kinetics_") else "coco"
+        return _ANALYSIS.format(task=task, folder=cell.row.replace("/", "-"))
     if cell.table in ("4a", "4b"):
         return _IMAGENET.format(row=cell.row)
     if cell.table[0] in "23" or cell.row.startswith("1/coco_"):
         # Torchvision has no ResNeXt-101 32x4d.
         weights = "FILE" if "/x101" in cell.row else "IMAGENET1K_V1"
         return _COCO.format(row=cell.row, weights=weights)
+    if cell.table == "5" or cell.row.startswith("1/kinetics_"):
+        return _KINETICS.format(row=cell.row)
     return None
 
 

@@ -21,9 +21,11 @@ from gclib.datasets.kinetics import VideoBatch, collate
 from gclib.models.mini_slow_only import MINI_ROWS
 from gclib.models.resnet import build_resnet
 from gclib.models.slow_only import SlowOnly
+from gclib.paper.ledger import ledger
 from gclib.paper.tables import CELLS
 from gclib.training import kinetics, plan
 from gclib.training.checkpoint import write
+from gclib.training.command import default_out, recipe_in
 from gclib.training.distributed import World
 from gclib.training.kinetics import (
     ROWS,
@@ -153,6 +155,22 @@ def test_the_plan_of_a_row(row):
     for column in ("top1", "top5"):
         (cell,) = (c for c in CELLS if (c.row, c.column) == (row, column))
         assert f"{column} {cell.printed:g} ({cell.mark})" in expected
+
+
+def test_the_ledger_says_how_to_get_a_number():
+    """Each command is one that is there, with a row that it knows."""
+    entries = [entry for entry in ledger() if entry.row.startswith(("5/", "1/kinetics_"))]
+    assert {entry.row for entry in entries} == set(FULL_ROWS)
+    for entry in entries:
+        words = entry.command.split()
+        if entry.column in ("top1", "top5"):
+            assert words[:5] == ["gclib", "train", "kinetics", "--row", entry.row]
+        elif entry.column.startswith(("cosine", "jsd")):
+            assert words[:3] == ["gclib", "analyse", "kinetics"]
+            folder = default_out("kinetics", recipe_of(entry.row))
+            assert words[words.index("--checkpoint") + 1] == f"{folder.as_posix()}/best.pt"
+        else:
+            assert words == ["gclib", "ledger", "--table", "5", "--recount"]
 
 
 def test_a_plan_is_probed_on_this_machine(data, capsys):
@@ -386,8 +404,6 @@ def test_all_views_of_a_video_count(data, whole):
 
 
 def kinetics_checkpoint(out):
-    from gclib.training.command import recipe_in
-
     return recipe_in(kinetics, Path(out, "model.pt"))
 
 
