@@ -14,7 +14,7 @@ from pathlib import Path
 import gclib
 from gclib.seeds import seed_range
 
-_BENCHED = ("blocks", "networks", "roofline", "course", "grading", "training")
+_BENCHED = ("blocks", "networks", "roofline", "course", "grading", "training", "loaders")
 _FULL = ("imagenet", "coco", "kinetics")  # full recipes; the rest of train is the lab
 
 
@@ -174,6 +174,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     command.add_argument(
         "--network", default="resnet50", metavar="NAME", help="of training; default: resnet50"
+    )
+    command.add_argument(
+        "--videos", type=Path, metavar="DIR", help="of loaders: files; default: generated ones"
     )
     command.add_argument("--threads", type=int, metavar="N", help="of torch; default: all")
     command.add_argument("--quick", action="store_true", help="one small shape, to try the command")
@@ -550,6 +553,8 @@ def _bench(options: argparse.Namespace) -> int:
     rows = options.row or options.table
     if rows and options.what not in ("networks", "roofline"):
         return _fail(f"--row and --table belong to networks and roofline, not to {options.what}")
+    if options.what == "loaders":
+        return _bench_loaders(options)
     if options.what in ("course", "grading", "training"):
         return _bench_processes(options)
     import torch
@@ -624,6 +629,18 @@ def _measured(options: argparse.Namespace) -> list[dict]:
     for dtype in dtypes:
         records += run(dtype=blocks.DTYPES[dtype], channels_last=dtype == "bf16", **how)
     return records
+
+
+def _bench_loaders(options: argparse.Namespace) -> int:
+    from gclib.bench import loaders
+    from gclib.datasets import BrokenData
+
+    try:
+        how = {"rounds": options.rounds, "quick": options.quick}
+        records = loaders.run(videos=options.videos, **how)
+    except (BrokenData, ValueError, OSError) as error:  # PyAV is not installed, or no videos
+        return _fail(error)
+    return _bench_show(options, ["yours"] if options.videos else [], records)
 
 
 def _bench_processes(options: argparse.Namespace) -> int:

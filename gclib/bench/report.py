@@ -30,6 +30,8 @@ GRAPH = (
     "the GPU alone. Maps of up to some 50 MiB then stay in its cache from one call to the next."
 )
 
+ALIKE = 30.0  # dB: two decodings of a picture, and not two pictures
+
 Record = Mapping[str, Any]
 
 
@@ -453,6 +455,9 @@ def as_markdown(runs: Mapping[str, Mapping[str, Any]]) -> str:
     for name, run in runs.items():
         if name.startswith("training"):
             lines += [f"## Training, run `{name}`", "", *_how(run), *_training(run["records"])]
+    for name, run in runs.items():
+        if name.startswith("loaders"):
+            lines += [f"## Videos, run `{name}`", "", *_how(run), *_loaders(run["records"])]
     for name, run in networks.items():
         lines += [f"## ResNet-50, run `{name}`", "", *_how(run), *_networks(run["records"])]
     for name, run in runs.items():
@@ -841,6 +846,76 @@ def _training(records: list[Record]) -> list[str]:
     return [*lines, f"{found}; the target of 1 is {met}.", ""]
 
 
+def _loaders(records: list[Record]) -> list[str]:
+    """Reading of clips beside the other ways."""
+    measured = [r for r in records if "left_out" not in r]
+    lines = [
+        "Clips of 8 pictures of H.264 videos, cut as in training (one clip, one crop of 224×224) "
+        "or in evaluation (10 clips, three crops of 256×256 each). Each way has one thread, as a "
+        "training has a process for each core, and the same crops follow. Processor seconds are of "
+        f"a clip, medians of {measured[0]['rounds']} rounds in turns with their interval; the "
+        "ratio is that of the rounds, above 1 where ours is faster. Pictures a second are of the "
+        "clock, which other programs slow down (they kept at most "
+        f"{max(r['other_load'] for r in measured):.1f} processors busy). Memory is the most that "
+        "reading one file adds to the process, its result included.",
+        "",
+    ]
+    for kind, task in dict.fromkeys((r["files"], r["task"]) for r in records):
+        same = [r for r in records if (r["files"], r["task"]) == (kind, task)]
+        read = [r for r in same if "left_out" not in r]
+        lines += [f"{task.capitalize()}, {same[0]['count']} files, {kind}:", ""]
+        lines += _table(
+            ["", "CPU ms a clip", "interval", "over ours", "pictures/s", "MiB", "pictures"],
+            [
+                [
+                    r["way"],
+                    _ms(r["median"]),
+                    f"{_ms(r['low'])} to {_ms(r['high'])}",
+                    f"{r['ratio']:.2f}×" if r is not read[0] else "",
+                    f"{r['frames_per_s']:.0f}",
+                    _mebibytes(r["peak"]),
+                    _alike(r) if r is not read[0] else "",
+                ]
+                for r in read
+            ],
+        )
+        lines += [f"{_best(read)} {_least(read)}".strip(), ""]
+    out = dict.fromkeys(f"{r['way']}: {r['left_out']}" for r in records if "left_out" in r)
+    return lines + [line for text in out for line in (f"Not measured: {text}.", "")]
+
+
+def _alike(record: Record) -> str:
+    if record["psnr"] is None:
+        return "the same"
+    other = " (others)" if record["psnr"] < ALIKE else ""
+    return f"{record['psnr']:.0f} dB at least{other}"
+
+
+def _best(read: list[Record]) -> str:
+    """Whether ours needs no more of the processor than the best other way."""
+    others = [r for r in read[1:] if r["psnr"] is None or r["psnr"] >= ALIKE]
+    if not others:
+        return ""
+    best = min(others, key=lambda r: r["ratio"])
+    close = best["ratio_low"] <= 1 <= best["ratio_high"]
+    met = "met" if best["ratio"] >= 1 else "within the interval" if close else "missed"
+    return (
+        f"The best of the others, {best['way']}, takes {best['ratio']:.2f} times our processor "
+        f"time ({best['ratio_low']:.2f} to {best['ratio_high']:.2f}); the target of 1 is {met}."
+    )
+
+
+def _least(read: list[Record]) -> str:
+    others = [r for r in read[1:] if r["peak"] is not None]
+    if not others or read[0]["peak"] is None:
+        return ""
+    least = min(others, key=lambda r: r["peak"])
+    return (
+        f"Of the others, {least['way']} takes the least memory, {_mebibytes(least['peak'])} MiB; "
+        f"ours takes {_mebibytes(read[0]['peak'])} MiB."
+    )
+
+
 def _allowed(record: Record) -> tuple[str, str]:
     seconds = SECONDS[record["part"]]
     small = record["part"] != "notebooks" or (record["peak"] or 0) < 2**31
@@ -930,6 +1005,8 @@ def as_lines(what: str, records: list[Record]) -> list[str]:
             f"({r['low']:.2f} to {r['high']:.2f})  {r['ratio']:.2f}×"
             for r in records
         ]
+    if what == "loaders":
+        return _loader_lines(records)
     if what == "networks":
         return _network_lines(records)
     if what == "roofline":
@@ -940,6 +1017,20 @@ def as_lines(what: str, records: list[Record]) -> list[str]:
         f"  {r['peak'] / 2**20:6.1f} MiB"
         for r in records
     ]
+
+
+def _loader_lines(records: list[Record]) -> list[str]:
+    lines = []
+    for r in records:
+        start = f"{r['files']:<32}{r['task']:<14}{r['way']:<26}"
+        if "left_out" in r:
+            lines.append(f"{start}not measured: {r['left_out']}")
+            continue
+        lines.append(
+            f"{start}{_ms(r['median']):>6} ms CPU a clip  {r['ratio']:5.2f}×  "
+            f"{r['frames_per_s']:6.0f} pictures/s  {_mebibytes(r['peak']):>4} MiB  {_alike(r)}"
+        )
+    return lines
 
 
 def _network_lines(records: list[Record]) -> list[str]:

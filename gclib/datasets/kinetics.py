@@ -356,26 +356,50 @@ class KineticsDataset(Dataset[Example]):
                 clips = self.sampling.spread(video.duration, self.clips)
             else:
                 clips = [self.sampling.at(video.duration, share)]
+            return read_views(video, clips, crops)
 
-            def change(picture: Tensor) -> Sequence[Tensor]:
-                short, long = sorted(picture.shape[1:])
-                if long > _THIN * short:
-                    raise BrokenVideo(path, f"{long}×{short} pixels are no picture to crop")
-                return crops(picture)
 
-            pictures, _ = video.read([time for clip in clips for time in clip], change)
-        shape = pictures[0][0].shape
-        if any(crop.shape != shape for picture in pictures for crop in picture):
-            raise BrokenVideo(path, "its pictures change their size")
-        # As (views, T, h, w, 3): the order that decoding and resizing leave pictures in.
-        views = torch.empty(
-            len(clips), len(pictures[0]), self.sampling.frames, *shape[1:], 3, dtype=torch.uint8
-        )
-        for place, picture in enumerate(pictures):
-            clip, time = divmod(place, self.sampling.frames)
-            for number, crop in enumerate(picture):
-                views[clip, number, time] = crop.permute(1, 2, 0)
-        return views.flatten(0, 1).permute(0, 4, 1, 2, 3)
+def read_views(video: Video, clips: Sequence[Sequence[float]], crops: Crops) -> Tensor:
+    """The crops of clips of a video.
+
+    Args:
+        video: an open one.
+        clips: seconds of the pictures of each clip, as many for all.
+        crops: from a picture to its crops, see :class:`KineticsDataset`.
+
+    Returns:
+        uint8 ``(V, 3, T, H, W)``; crop c of clip k is view ``k × crops + c``.
+
+    Raises:
+        BrokenVideo: it cannot be read, changes its size, or is too thin to crop.
+    """
+
+    def change(picture: Tensor) -> Sequence[Tensor]:
+        short, long = sorted(picture.shape[1:])
+        if long > _THIN * short:
+            raise BrokenVideo(video.path, f"{long}×{short} pixels are no picture to crop")
+        return crops(picture)
+
+    pictures, _ = video.read([time for clip in clips for time in clip], change)
+    shape = pictures[0][0].shape
+    if any(crop.shape != shape for picture in pictures for crop in picture):
+        raise BrokenVideo(video.path, "its pictures change their size")
+    return as_views(pictures, len(clips))
+
+
+def as_views(pictures: list[Sequence[Tensor]], clips: int) -> Tensor:
+    """Crops of pictures of all clips, one clip behind the other, as :func:`read_views` gives them.
+
+    The list is emptied on the way, so that little memory is needed twice.
+    """
+    frames, shape = len(pictures) // clips, pictures[0][0].shape
+    # As (views, T, h, w, 3): the order that decoding and resizing leave pictures in.
+    views = torch.empty(clips, len(pictures[0]), frames, *shape[1:], 3, dtype=torch.uint8)
+    for place in reversed(range(len(pictures))):
+        clip, time = divmod(place, frames)
+        for number, crop in enumerate(pictures.pop()):
+            views[clip, number, time] = crop.permute(1, 2, 0)
+    return views.flatten(0, 1).permute(0, 4, 1, 2, 3)
 
 
 @dataclass(frozen=True)
