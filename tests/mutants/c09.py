@@ -365,7 +365,7 @@ _VIEW_VARIANTS = {
 }
 
 _NL_POOL = "pooled = nn.functional.max_pool3d(x, (1, 2, 2))"
-_NL_SCALE = " / query.shape[1] ** 0.5"
+_NL_SCALE = " / queries.shape[1] ** 0.5"
 _NL_Z = "z = x + self.out("
 _NL_ZERO = "        nn.init.zeros_(self.out.weight)\n        nn.init.zeros_(self.out.bias)\n"
 _NL_MUTANTS = [
@@ -387,8 +387,8 @@ _NL_MUTANTS = [
         "values not pooled", {"self.value(pooled)": "self.value(x)"}, "two shapes that do not fit"
     ),
     Mutant("no scale", {_NL_SCALE: ""}, "the scale is missing"),
-    Mutant("by C'", {_NL_SCALE: " / query.shape[1]"}, "divided by C', not by its root"),
-    Mutant("times", {_NL_SCALE: " * query.shape[1] ** 0.5"}, "multiplied by √C'"),
+    Mutant("by C'", {_NL_SCALE: " / queries.shape[1]"}, "divided by C', not by its root"),
+    Mutant("times", {_NL_SCALE: " * queries.shape[1] ** 0.5"}, "multiplied by √C'"),
     Mutant("over queries", {"softmax(dim=2)": "softmax(dim=1)"}, "softmax over the queries"),
     Mutant("no softmax", {".softmax(dim=2)": ""}, "softmax is missing"),
     Mutant("no residual", {_NL_Z: "z = self.out("}, "the residual is forgotten"),
@@ -411,10 +411,10 @@ _NL_MUTANTS = [
     Mutant(
         "apart",
         {
-            "products = query.mT @ key": "n, frames = len(x), x.shape[2]\n"
+            "products = queries.mT @ keys": "n, frames = len(x), x.shape[2]\n"
             "        apart = lambda y: y.unflatten(2, (frames, -1)).transpose(1, 2).flatten(0, 1)\n"
-            "        query, key, value = apart(query), apart(key), apart(value)\n"
-            "        products = query.mT @ key",
+            "        queries, keys, values = apart(queries), apart(keys), apart(values)\n"
+            "        products = queries.mT @ keys",
             "z = x": "read = read.unflatten(0, (n, frames)).transpose(1, 2).flatten(2)\n        z = x",
         },
         "each frame sees itself alone",
@@ -442,7 +442,7 @@ _NL_MUTANTS = [
     Mutant("2D", {"max_pool3d(x, (1, 2, 2))": "max_pool2d(x, 2)"}, "three numbers"),
     Mutant(
         "cut",
-        {"(attention @ value.mT).mT": "(attention @ value.mT).reshape(query.shape)"},
+        {"(attention @ values.mT).mT": "(attention @ values.mT).reshape(queries.shape)"},
         "are mixed",
     ),
     Mutant(

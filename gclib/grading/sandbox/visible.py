@@ -115,6 +115,15 @@ _TOOLS = {
         "training/coco_small.py",
         "training/detection_metrics.py",
     ),
+    "09": (
+        "datasets/clip_scenes.py",
+        "datasets/kinetics.py",
+        "datasets/videos.py",
+        "models/mini_slow_only.py",
+        "training/kinetics.py",
+        "training/kinetics_small.py",
+        "training/scores.py",
+    ),
 }
 _LEFT_OUT = {"02": {"analysis/maps.py": {"map_of"}}}
 # What the reader has built once a chapter is done. The framework stands below SNL as well, so that
