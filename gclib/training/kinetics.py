@@ -56,7 +56,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -556,10 +556,14 @@ def loss_of(recipe: KineticsRecipe) -> LossOf:
 
 def prepare(clips: Tensor, layout: torch.memory_format = torch.channels_last_3d) -> Tensor:
     """Bytes ``(N, 3, T, H, W)`` → normalised numbers, where the bytes are."""
-    mean, spread = (torch.tensor(v)[:, None, None, None] for v in (MEAN, STD))
-    if clips.device.type == "cuda":  # without waiting for all that is under way there
-        mean, spread = (v.pin_memory().to(clips.device, non_blocking=True) for v in (mean, spread))
+    mean, spread = _statistics(clips.device)
     return (clips.contiguous(memory_format=layout).float() - mean) / spread
+
+
+@cache
+def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    """On a GPU once: a copy to it waits for all that is under way there."""
+    return tuple(torch.tensor(v, device=device)[:, None, None, None] for v in (MEAN, STD))
 
 
 def layout_of(model: nn.Module) -> torch.memory_format:

@@ -106,6 +106,7 @@ class Scores:
     def add(self, index: int, label: int, scores: Tensor) -> None:
         """Write the scores of an example, ``(classes,)``; they outlive a kill from here on."""
         if self._file is None:
+            self.folder.mkdir(parents=True, exist_ok=True)  # on another machine
             cut = self._path.exists() and not self._path.read_bytes().endswith(b"\n")
             new = not self._path.exists()
             self._file = self._path.open("ab")
