@@ -9,7 +9,7 @@ ALONE := tests/browser tests/grading tests/notebooks
 TOGETHER := OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/ $(ALONE:%=--ignore=%) -n $(PROCESSES) --dist loadfile
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: install lab test test-full lint chapters bench
+.PHONY: install lab test test-full lint chapters book bench
 
 install:
 	@$(PYTHON) -m gclib.install course
@@ -37,6 +37,11 @@ lint:
 chapters:
 	@$(PYTHON) -m gclib.install course
 	$(BIN)/python -m gclib.grading.generate
+
+# As a site that works offline from a folder, with the outputs of all notebooks.
+book:
+	@$(PYTHON) -m gclib.install book
+	@$(BIN)/python -m gclib.book
 
 bench:
 	@$(PYTHON) -m gclib.install full

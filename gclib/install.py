@@ -1,4 +1,4 @@
-"""Create ``.venv`` and install the course: ``python -m gclib.install [course|grade|test|full]``.
+"""Create ``.venv`` and install the course: ``python -m gclib.install [KIND]``.
 
 Runs on a bare Python, so it imports nothing but the standard library. Safe to run again at any
 time, after an interruption too; does nothing when all is installed.
@@ -15,7 +15,13 @@ import sys
 from pathlib import Path
 
 OLDEST, FIRST_UNTESTED = (3, 10), (3, 14)
-EXTRAS = {"course": "course", "grade": "course,grade", "test": "test", "full": "test,peers"}
+EXTRAS = {
+    "course": "course",
+    "grade": "course,grade",
+    "book": "book",
+    "test": "test",
+    "full": "test,peers,book",
+}
 ROOT = Path(__file__).resolve().parents[1]
 
 

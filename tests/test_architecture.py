@@ -19,6 +19,8 @@ LEVELS = {
     "checks": 3,
     "grading": 4,
     "bench": 5,
+    "book": 5,
+    "explorer": 3,
 }
 ROOT = Path(__file__).parents[1] / "gclib"
 MODULES = [p for name in LEVELS for p in sorted(ROOT.glob(f"{name}/**/*.py"))]
