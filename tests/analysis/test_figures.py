@@ -170,3 +170,14 @@ def test_a_map_of_ones_is_bright_and_a_constant_one_is_neither():
     assert figures._limits(torch.zeros(2, 3)) == (0.0, 1.0)
     assert figures._limits(torch.full((2, 3), 0.25)) == (-0.75, 1.25)
     assert figures._limits(torch.tensor([[-1.0, 3.0]])) == (-1.0, 3.0)
+
+
+def test_clips_are_drawn_as_rows_of_pictures(shown):
+    clips = {"a": torch.rand(8, 5, 6, 3), "b": torch.zeros(8, 5, 6, 3, dtype=torch.uint8)}
+    figures.film(clips, alt="Two rows.")
+    figures.film({"a": clips["a"]}, alt="One row.")
+    two, one = shown
+    assert two["text/plain"] == "Two rows."
+    (height, width), (low, wide) = image_size(two), image_size(one)
+    assert width == wide > 8 * 100
+    assert height > 1.8 * low
