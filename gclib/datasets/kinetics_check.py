@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -142,12 +143,22 @@ def _judge(report: Report, parts: dict[str, Videos]) -> None:
 def _look_at(name: str, videos: Videos, workers: int | None) -> Iterator[tuple[str, float]]:
     """For each video, what is wrong with it (empty if nothing), and its seconds."""
     progress = Progress(f"videos of {name} checked", len(videos))
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+    pool = ThreadPoolExecutor(workers or os.cpu_count() or 1)
+    try:
         for first in range(0, len(videos), _AT_ONCE):
             some = range(first, min(first + _AT_ONCE, len(videos)))
             for state in pool.map(_state, map(videos.path, some)):
                 progress.step()
                 yield state
+    except KeyboardInterrupt:
+        print(
+            f"{progress.count:,} of {len(videos):,} videos of {name} were checked; its lists are "
+            "as they were before",
+            file=sys.stderr,
+        )
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)  # those that have not begun
 
 
 def _state(path: str) -> tuple[str, float]:

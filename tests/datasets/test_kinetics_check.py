@@ -1,6 +1,8 @@
 """Which videos cannot be read is said and written down."""
 
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +11,7 @@ pytest.importorskip("av", reason="PyAV is not installed")
 from made_videos import write_sound, write_video
 
 from gclib import cli
-from gclib.datasets import image_folder
+from gclib.datasets import image_folder, kinetics_check
 from gclib.datasets.kinetics import VideoList, kinetics
 from gclib.datasets.kinetics_check import HOW_TO_GET, check_kinetics
 
@@ -123,6 +125,49 @@ def test_progress_is_shown(folder, monkeypatch, capsys):
     monkeypatch.setattr(image_folder, "QUIET_SECONDS", 0.0)
     check_kinetics(folder)
     assert "3 of 8 videos of train checked\n" in capsys.readouterr().err
+
+
+def test_interrupted(folder, monkeypatch, capsys):
+    """One sentence, at once, and the lists of before."""
+    check_kinetics(folder)
+    before = {path.name: path.read_bytes() for path in folder.glob("*.csv")}
+    spoil(folder)
+    asked, state = [], kinetics_check._state
+
+    def interrupted(path):
+        asked.append(path)
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return state(path)
+
+    monkeypatch.setattr(kinetics_check, "_state", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        check_kinetics(folder, workers=1)
+    error = capsys.readouterr().err
+    assert error == "2 of 10 videos of train were checked; its lists are as they were before\n"
+    assert {path.name: path.read_bytes() for path in folder.glob("*.csv")} == before
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is full")
+def test_a_full_disk(folder, monkeypatch):
+    """The list of before stays, and half a list is not left."""
+    check_kinetics(folder)
+    before = (folder / "train_clean.csv").read_bytes()
+    spoil(folder)
+    make = Path.open
+
+    def full(self, *arguments, **options):
+        written = self.name.startswith(".train_clean.csv")
+        return make(Path("/dev/full") if written else self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", full)
+    report = check_kinetics(folder)
+    assert not report.ok
+    assert "train_clean.csv cannot be written (No space left on device): name another" in str(
+        report
+    )
+    assert (folder / "train_clean.csv").read_bytes() == before
+    assert not list(folder.glob(".*"))
 
 
 def test_the_command(folder, capsys, tmp_path):
