@@ -185,6 +185,7 @@ LAYERS = (
     {"models"},
     {"training", "checks"},
     {"grading", "bench"},
+    {"book"},
     {"cli"},
 )
 LAYER = {room: number for number, layer in enumerate(LAYERS) for room in layer}
