@@ -16,8 +16,8 @@ Of a video, one clip from its middle is looked at, cropped as in training. A pos
 a time, so the distances are averaged over all pairs in space and time. Table 1 does not say which
 of the five blocks its rows for Kinetics are of: each has its own line here. Where keys are
 max-pooled, a map has fewer keys than queries; that changes nothing in the distances, which compare
-rows of the map, one for each query. All of a clip's maps together take 50 MiB in the full network,
-and their distances some hundred more.
+rows of the map, one for each query. The five maps of a clip take 82 MiB in the full network: in c3
+they have 6272 queries and 1568 keys.
 """
 
 from __future__ import annotations

@@ -695,8 +695,8 @@ def test_maps_and_distances_of_clips(data, tmp_path, capsys):
         assert size == {"positions": [8, 4, 4], "queries": 128, "keys": 32}
         assert found["trained"][name]["jsd/attention"]["images"] == 3
     assert {k for k in found if k.startswith("untrained")} == {
-        "untrained",
-        "untrained, scale 1/√d",
+        "untrained",  # its own scale is 1/√d
+        "untrained, scale 1",
         "untrained, scale × √d",
     }
     assert len(list((tmp_path / "seen").glob("maps-*.png"))) == 4
