@@ -118,6 +118,11 @@ class _Seen:
     data: Dataset
     row: str
 
+    @property
+    def unit(self) -> str:
+        """What it looks at."""
+        return "videos" if self.module.open_task.name == "kinetics" else "images"
+
 
 class _Photos(Dataset):
     """Images anywhere below a folder, cropped as in the test of the network."""
@@ -177,7 +182,7 @@ def analyse(seen: _Seen, wanted: Analysed, world: World, machine: Machine) -> di
     chosen = [i * len(seen.data) // count for i in range(count)]
     result: dict[str, Any] = {
         "row": seen.row,
-        "unit": "videos" if seen.module.open_task.name == "kinetics" else "images",
+        "unit": seen.unit,
         "checkpoint": wanted.checkpoint,
         "images": count,
         "of": len(seen.data),
@@ -263,14 +268,14 @@ def _measure(
         if world.leads and now - said > _LINE_SECONDS:
             said, done = now, (number + 1) * world.size
             left = (now - start) / done * (len(chosen) - done)
-            print(f"{label}: {done}/{len(chosen)} images, {duration(left)} left", flush=True)
+            print(f"{label}: {done}/{len(chosen)} {seen.unit}, {duration(left)} left", flush=True)
     whole = RunningDistances()
     for part in world.gather(running):
         whole.merge(part)
     sizes |= next((found for found in world.gather(dict(sizes)) if found), {})
     (broken,) = world.total(broken)
     if not whole.means:
-        raise BrokenData("none of the images or videos can be read")
+        raise BrokenData(f"none of the {seen.unit} can be read")
     return whole.as_dict(), int(broken)
 
 
