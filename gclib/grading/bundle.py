@@ -40,13 +40,14 @@ _VERBATIM = (
     "tests/notebooks/test_student.py",
     "tests/student_counts.py",
 )
+_TASKS = ("context", "pairing")
 _NL = ("nl", "nl_gaussian", "nl_dot_product", "nl_concat")
 _KINDS = ("embedded_gaussian", "gaussian", "dot_product", "concat")
-_DETECTORS = ("none", "nl", "snl", "se", "gc")
+_SMALL = ("none", "nl", "snl", "se", "gc")
 # Rows of the lab whose logs a chapter's experiments read.
 _LOGS = {
-    "02": tuple(f"{task}_{block}" for task in ("context", "pairing") for block in _NL),
-    "03": tuple(f"{task}_{block}" for task in ("context", "pairing") for block in ("none", "snl")),
+    "02": tuple(f"{task}_{block}" for task in _TASKS for block in _NL),
+    "03": tuple(f"{task}_{block}" for task in _TASKS for block in ("none", "snl")),
     "04": (
         *("2f_avg_scale", "2f_avg_2scale", "2f_avg_add", "2f_att_scale", "2f_att_2scale"),
         *("majority_gc", "majority_none", "majority_se"),
@@ -60,15 +61,20 @@ _LOGS = {
 # Other files that they read.
 _FILES = {
     "02": (
-        *(f"scenes/checkpoints/mini-{task}_nl.pt" for task in ("context", "pairing")),
+        *(f"scenes/checkpoints/mini-{task}_nl.pt" for task in _TASKS),
         *(f"cifar10/checkpoints/cifar10-nl_{kind}.pt" for kind in _KINDS),
         *(f"cifar10/runs/cifar10-nl_{kind}.json" for kind in _KINDS),
         "cifar10/runs/cifar10-none.json",
+        *(f"scenes/snapshots/mini-{task}_{block}.pt" for task in _TASKS for block in _NL),
     ),
     "07": ("cifar10/two_stage.json",),
     "08": (
-        *(f"coco_small/runs/mini-coco_{row}.json" for row in _DETECTORS),
+        *(f"coco_small/runs/mini-coco_{row}.json" for row in _SMALL),
         *(f"coco_small/checkpoints/mini-coco_{row}.pt" for row in ("nl", "gc")),
+    ),
+    "09": (
+        *(f"kinetics_small/runs/mini-kinetics_{row}.json" for row in _SMALL),
+        *(f"kinetics_small/checkpoints/mini-kinetics_{row}.pt" for row in ("nl", "gc")),
     ),
 }
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest time that a zip can hold

@@ -39,10 +39,11 @@ def fit_and_log(
     *,
     command: str,
     label: str | None = None,
+    on_step: Callable[[int, float], None] | None = None,
 ) -> dict[str, Any]:
     """Train with :func:`~gclib.training.loop.fit` and say what a log must say of it."""
     start = time.perf_counter()
-    losses = fit(model, batches, loss_of, recipe, label=label)
+    losses = fit(model, batches, loss_of, recipe, on_step=on_step, label=label)
     seconds = time.perf_counter() - start
     return {
         "parameters": sum(p.numel() for p in model.parameters()),

@@ -237,7 +237,14 @@ def block_distances(model: nn.Module, data: Scenes) -> dict[str, float]:
     return distances_of(block, "all") | distances_of(block, "objects", chosen)
 
 
-def run(row_id: str, seed: int, *, recipe: Recipe | None = None, label: str | None = None):
+def run(
+    row_id: str,
+    seed: int,
+    *,
+    recipe: Recipe | None = None,
+    label: str | None = None,
+    on_update: Callable[[int, nn.Module], None] | None = None,
+):
     """Train one row with one seed.
 
     Args:
@@ -245,6 +252,8 @@ def run(row_id: str, seed: int, *, recipe: Recipe | None = None, label: str | No
         seed: of the initial weights and the order of the scenes.
         recipe: how to train; default: that of the row.
         label: name on a progress bar; None for no bar.
+        on_update: called before the first update and after each, with the number of updates so far
+            and the network.
 
     Returns:
         The trained network and its log.
@@ -262,7 +271,15 @@ def run(row_id: str, seed: int, *, recipe: Recipe | None = None, label: str | No
     tensors = (torch.from_numpy(train.images), torch.from_numpy(train.label_maps(net.stride)))
     command = f"gclib train scenes --row {row_id} --seeds {seed}"
     order = batches(tensors, recipe, seed=seed)
-    log |= fit_and_log(net, order, loss_of, recipe, command=command, label=label)
+    on_step = None
+    if on_update:
+        on_update(0, net)
+
+        def on_step(step: int, loss: float) -> None:
+            on_update(step + 1, net)
+
+    how = {"command": command, "label": label, "on_step": on_step}
+    log |= fit_and_log(net, order, loss_of, recipe, **how)
     log |= {"accuracy": round(accuracy(net, test), 5), "config": config_of(row, recipe)}
     if measured:
         log["trained"] = rounded(block_distances(net, test))
