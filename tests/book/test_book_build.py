@@ -193,7 +193,8 @@ def test_ctrl_c_ends_it_with_a_sentence_and_leaves_no_kernel(tmp_path, old_book)
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        # So that the command of a kernel names the folder, too.
+        env=os.environ | {"PYTHONPATH": str(ROOT), "JUPYTER_RUNTIME_DIR": str(tmp_path / "run")},
     )
     try:
         for _ in range(1200):
@@ -201,6 +202,7 @@ def test_ctrl_c_ends_it_with_a_sentence_and_leaves_no_kernel(tmp_path, old_book)
                 break
             time.sleep(0.1)
         assert marker.exists()
+        assert f"{tmp_path / 'run'}/kernel" in _commands()
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=60)
     finally:
@@ -395,7 +397,7 @@ def test_names_in_cells_and_text_lead_to_the_code_and_back(site, page):
 @pytest.mark.full
 def test_code_can_be_copied_without_line_numbers(site, page):
     page.goto((site / "code/gclib.chapters.html").as_uri())
-    page.evaluate("navigator.clipboard.writeText = (text) => { window.copied = text; }")
+    page.evaluate("addEventListener('copy', (event) => { window.copied = event.target.value; })")
     button = page.locator("button.copybtn").first
     button.focus()
     page.keyboard.press("Enter")
