@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -20,7 +21,7 @@ from gclib.book import chapter as chapter_pages
 from gclib.book import code_pages, documents
 from gclib.book.check import problems
 from gclib.book.documents import Book, UnclearDocument, page_of_chapter
-from gclib.book.outputs import ExecutionFailed, Outputs, Progress, fingerprint
+from gclib.book.outputs import ExecutionFailed, Outputs, Progress, environment, fingerprint
 from gclib.chapters import Chapter
 
 MARK = "book.json"  # in the folder of a book: what it was made of
@@ -172,10 +173,6 @@ def _refuse(out: Path) -> None:
 
 
 def _sphinx(book: Book, stage: Path, site: Path, doctrees: Path) -> None:
-    from docutils.utils import SystemMessage
-    from sphinx.application import Sphinx
-    from sphinx.errors import SphinxError
-
     from gclib.book.extension import settings
 
     wanted = settings(book.root, __version__)
@@ -184,23 +181,20 @@ def _sphinx(book: Book, stage: Path, site: Path, doctrees: Path) -> None:
     # Not as overrides: the theme's own settings are not known yet when those are looked at.
     lines = [f"{name} = {value!r}\n" for name, value in wanted.items()]
     (stage / "conf.py").write_text("".join(lines), encoding="utf-8")
-    warnings = io.StringIO()
-    try:
-        app = Sphinx(
-            srcdir=stage,
-            confdir=stage,
-            outdir=site,
-            doctreedir=doctrees,
-            buildername="html",
-            status=None,
-            warning=warnings,
-        )
-        app.build(force_all=True)
-    except (SphinxError, SystemMessage) as error:
-        raise BookFailed(f"Sphinx stopped: {' '.join(str(error).split())}") from None
-    plain = re.sub(r"\x1b\[[\d;]*m", "", warnings.getvalue())
+    # In a process of its own: what Sphinx and docutils register is there for good.
+    command = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "--no-color"]
+    done = subprocess.run(
+        [*command, "-d", str(doctrees), str(stage), str(site)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment() | {"PYTHONWARNINGS": "ignore"},
+        check=False,
+    )
+    plain = re.sub(r"\x1b\[[\d;]*m", "", done.stderr)
     said = [line.replace(f"{stage}{os.sep}", "") for line in plain.splitlines() if line.strip()]
-    if said:
+    if said or done.returncode != 0:
+        said = said or [f"it ended with status {done.returncode}"]
         raise BookFailed(f"Sphinx has {_listed(said)}")
     for name in ("objects.inv", ".buildinfo"):
         (site / name).unlink(missing_ok=True)

@@ -149,21 +149,24 @@ class Outputs:
             return {}
 
 
+def environment() -> dict[str, str]:
+    """For processes of this gclib, wherever it lies."""
+    here = str(Path(__file__).parents[2])
+    before = os.environ.get("PYTHONPATH")
+    return os.environ | {"PYTHONPATH": os.pathsep.join([here, before] if before else [here])}
+
+
 class _Process:
     """A notebook that is being executed."""
 
     def __init__(self, notebook: Path, result: Path, threads: int) -> None:
         self._stderr = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
         self._begin = time.monotonic()
-        environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MPLBACKEND": "agg"}
-        environment["PYTHONPATH"] = os.pathsep.join(
-            [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
-        )
         self._process = subprocess.Popen(
             [sys.executable, "-m", "gclib.book.executing", str(notebook), str(result)],
             stdout=subprocess.DEVNULL,
             stderr=self._stderr,
-            env=environment,
+            env=environment() | {"OMP_NUM_THREADS": str(threads), "MPLBACKEND": "agg"},
             start_new_session=True,  # Ctrl-C reaches us, and we stop it
         )
 
