@@ -31,7 +31,7 @@ class Explorer(anywidget.AnyWidget):
         super().__init__(about=about, arrays=arrays, choices=choices)
 
     @traitlets.observe("wanted")
-    def _send(self, change: dict[str, Any]) -> None:
+    def _answer(self, change: dict[str, Any]) -> None:
         """Another task or scene was chosen in the browser."""
         task, scene = change["new"].get("task"), change["new"].get("scene")
         if task not in TASKS or not isinstance(scene, int) or not 0 <= scene < SCENES:
