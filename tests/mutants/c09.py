@@ -121,11 +121,11 @@ _FILM_VARIANTS = {
     "        grow = lambda w, t: F.pad(w[:, :, None], (0, 0, 0, 0, t // 2, t // 2))\n"
     "    elif how == 'average':\n"
     "        grow = lambda w, t: torch.cat([w[:, :, None]] * t, dim=2).div(t)\n"
-    "    else:\n        raise ValueError(f'unknown {how}')\n    state = net.state_dict()\n"
-    "    for name in state.keys() & weights.keys():\n        w = weights[name]\n"
-    "        if w.ndim == 4:\n            w = grow(w, state[name].shape[2])\n"
-    "        if w.shape == state[name].shape:\n            state[name] = w\n"
-    "    net.load_state_dict(state)\n    return net\n",
+    "    else:\n        raise ValueError(f'unknown {how}')\n    own = net.state_dict()\n"
+    "    for name in own.keys() & weights.keys():\n        w = weights[name]\n"
+    "        if w.ndim == 4:\n            w = grow(w, own[name].shape[2])\n"
+    "        if w.shape == own[name].shape:\n            own[name] = w\n"
+    "    net.load_state_dict(own)\n    return net\n",
 }
 
 _REACH_SUM = "sum(size // 2 for size in kernels)"
