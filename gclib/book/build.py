@@ -137,13 +137,39 @@ def write_sources(book: Book, notebooks: dict[str, Path], stage: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     shutil.copytree(book.root / "docs" / "figures", stage / "docs" / "figures")
+    live = write_explorer(book, stage / "extra")
     for one in book.chapters:
         student = book.root / "chapters" / one.notebook
         pictures = stage / "static" / "figures"
-        page = chapter_pages.page_of(one, notebooks[one.number], student, pictures)
+        page = chapter_pages.page_of(one, notebooks[one.number], student, pictures, live=live)
         path = stage / f"{page_of_chapter(one)}.ipynb"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(page, ensure_ascii=False, indent=1), encoding="utf-8")
+
+
+def write_explorer(book: Book, folder: Path) -> str:
+    """Write the attention explorer as a page that works without a kernel.
+
+    Args:
+        book: the page leads back to the chapter that explains the explorer, if it is in the book.
+        folder: of files that go into the book as they are; made here.
+
+    Returns:
+        Its address from the top of the book, ``""`` where the course has none.
+    """
+    folder.mkdir(parents=True)
+    if not book.has_explorer:
+        return ""
+    from gclib.explorer import offline_page
+
+    home = next((one for one in book.chapters if one.name == "attention_maps"), None)
+    target, title = "index.html", "The book"
+    if home:
+        target, title = f"{page_of_chapter(home)}.html", f"Chapter {home.number}, {home.title}"
+    start = f'<h1>Attention explorer</h1><p><a href="{target}">{title}</a></p>'
+    page = offline_page().replace("<main", f"{start}<main", 1)
+    (folder / "explorer.html").write_text(page, encoding="utf-8")
+    return "explorer.html"
 
 
 def _made_of(stage: Path) -> str:
@@ -177,6 +203,7 @@ def _sphinx(book: Book, stage: Path, site: Path, doctrees: Path) -> None:
 
     wanted = settings(book.root, __version__)
     wanted["html_static_path"] = [*wanted["html_static_path"], "static"]
+    wanted["html_extra_path"] = ["extra"]
     (stage / "static").mkdir(exist_ok=True)
     # Not as overrides: the theme's own settings are not known yet when those are looked at.
     lines = [f"{name} = {value!r}\n" for name, value in wanted.items()]

@@ -30,7 +30,13 @@ _PICTURE = re.compile(r'src="data:image/(png|jpeg|svg\+xml);base64,([A-Za-z0-9+/
 
 
 def page_of(
-    chapter: Chapter, solution: Path, student: Path, pictures: Path, up: str = "../"
+    chapter: Chapter,
+    solution: Path,
+    student: Path,
+    pictures: Path,
+    *,
+    up: str = "../",
+    live: str = "",
 ) -> dict:
     """The notebook that Sphinx gets.
 
@@ -39,7 +45,8 @@ def page_of(
         solution: its notebook with answers, executed or not.
         student: the notebook that students get, for the stubs.
         pictures: where pictures of outputs are written to, each once.
-        up: the way from the page to the folder that holds ``pictures``.
+        up: the way from the page to the top of the book.
+        live: address of the attention explorer's own page, from the top; "" for none.
     """
     stubs = {cell.get("id"): source_of(cell) for cell in read_cells(student)}
     exercise = ""
@@ -58,7 +65,7 @@ def page_of(
             exercise = box[1] if box else exercise
             cells.append(_text(name, _boxes(source)))
             continue
-        outputs = list(_outputs(cell.get("outputs", []), pictures, up))
+        outputs = list(_outputs(cell.get("outputs", []), pictures, up, live))
         if BEGIN_SOLUTION in source:
             cells.append(_code(name, stubs[name], []))
             title = f"Solution of exercise {exercise}" if exercise else "Solution"
@@ -134,7 +141,7 @@ def _boxes(source: str) -> str:
     return "\n".join(made)
 
 
-def _outputs(outputs: list[dict], pictures: Path, up: str) -> Iterator[dict]:
+def _outputs(outputs: list[dict], pictures: Path, up: str, alive: str) -> Iterator[dict]:
     for output in outputs:
         if output["output_type"] not in ("display_data", "execute_result"):
             yield output
@@ -149,6 +156,8 @@ def _outputs(outputs: list[dict], pictures: Path, up: str) -> Iterator[dict]:
         shown = data[form] if isinstance(data[form], str) else "".join(data[form])
         if form == "text/html":
             shown = _PICTURE.sub(lambda found: f'src="{up}{_store(found, pictures)}"', shown)
+            if live and alive:
+                shown += f'<p><a href="{up}{alive}">Open the explorer: it is alive</a></p>'
         metadata = output.get("metadata", {})
         yield {"output_type": "display_data", "data": {form: shown}, "metadata": metadata}
 

@@ -49,6 +49,11 @@ class Book:
     names: Names
     documents: list[str]
 
+    @property
+    def has_explorer(self) -> bool:
+        """Whether the course has the attention explorer."""
+        return (self.root / "gclib" / "explorer").is_dir()
+
     @classmethod
     def of(cls, root: Path, chapters: Sequence[Chapter]) -> Book:
         """The book of a checkout."""
@@ -136,9 +141,16 @@ def _linked(text: str, source: str, page: str, book: Book) -> str:
         "".join(made),
         flags=re.MULTILINE,
     )
+    return text.replace(_BEGIN, _buttons(page, book))
+
+
+def _buttons(page: str, book: Book) -> str:
+    """Where to begin."""
     first = book.chapters[0]
-    start = f"[Begin: {first.title}]({_relative(page_of_chapter(first), page)}.ipynb)"
-    return text.replace(_BEGIN, f"```{{container}} begin\n{start}\n```\n" if book.chapters else "")
+    links = [f"[Begin: {first.title}]({_relative(page_of_chapter(first), page)}.ipynb)"]
+    if book.has_explorer:  # no page of Sphinx
+        links.append('<a class="second" href="explorer.html">Try the attention explorer</a>')
+    return "```{container} begin\n" + "\n".join(links) + "\n```\n"
 
 
 def _row(row: re.Match, page: str, book: Book) -> str:

@@ -330,8 +330,19 @@ def test_the_search_finds_a_chapter_and_a_class(site, page):
     page.press("#search-words", "Enter")
     page.wait_for_selector("#search-results li")
     page.click("#search-results a:has-text('gclib.blocks.global_context.GCBlock')")
-    assert page.url.endswith("code/gclib.blocks.global_context.html#GCBlock")
-    assert page.locator("#GCBlock").is_visible()
+    page.wait_for_url("**/code/gclib.blocks.global_context.html#GCBlock")
+    page.wait_for_selector("#GCBlock")
+
+
+@pytest.mark.full
+def test_the_explorer_is_alive_in_the_book(site, page):
+    page.goto((site / "index.html").as_uri())
+    page.click("text=Try the attention explorer")
+    page.wait_for_selector("canvas")
+    before = page.inner_text("main table")
+    page.select_option("select >> nth=0", "pairing")
+    assert page.inner_text("main table") != before
+    assert page.failed == []
 
 
 @pytest.mark.full

@@ -104,7 +104,7 @@ def test_headings_of_exercises_stand_in_the_contents_and_claims_in_boxes(stage, 
     assert text.count("{container} claim-box") == source.count("\n> **Claim")
 
 
-def notebook_with(tmp_path, *outputs):
+def notebook_with(tmp_path, *outputs, live=""):
     cell = {
         "cell_type": "code",
         "id": "one",
@@ -115,7 +115,7 @@ def notebook_with(tmp_path, *outputs):
     }
     path = tmp_path / "one.ipynb"
     path.write_text(json.dumps({"cells": [cell], "metadata": {}, "nbformat": 4}))
-    return page_of(THERE[0], path, path, tmp_path / "figures")["cells"][0]["outputs"]
+    return page_of(THERE[0], path, path, tmp_path / "figures", live=live)["cells"][0]["outputs"]
 
 
 def shown(**data):
@@ -131,6 +131,18 @@ def test_a_widget_is_replaced_by_its_static_form(tmp_path):
     )
     assert both["data"] == {"text/html": still["text/html"]}
     assert alone["data"] == {"text/markdown": LIVE}
+
+
+def test_the_explorer_leads_to_its_own_page(tmp_path):
+    still = {"text/html": '<img alt="a map" src="x.png">'}
+    widget, figure = notebook_with(
+        tmp_path,
+        shown(**{WIDGET: {"model_id": "a"}, **still}),
+        shown(**still),
+        live="explorer.html",
+    )
+    assert 'href="../explorer.html"' in widget["data"]["text/html"]
+    assert "explorer.html" not in figure["data"]["text/html"]
 
 
 def test_pictures_leave_the_page_for_a_file_and_keep_their_alt_text(tmp_path):
@@ -158,6 +170,7 @@ def test_the_start_page_leads_to_every_chapter_and_document(stage):
     assert "![" in text
     assert "## This book" in text
     assert "{{" not in text
+    assert 'href="explorer.html"' in text
     assert text.count("\n# ") + text.startswith("# ") == 1
 
 
