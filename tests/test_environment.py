@@ -183,7 +183,7 @@ LAYERS = (
     {"blocks"},
     {"analysis", "datasets", "paper"},
     {"models"},
-    {"training", "checks"},
+    {"training", "checks", "explorer"},
     {"grading", "bench"},
     {"book"},
     {"cli"},
