@@ -8,6 +8,7 @@ import json
 from importlib.resources import files
 from typing import Any
 
+from gclib.datasets.files import BrokenData
 from gclib.explorer.recording import SCENES, SIZE, TASKS, Recorded, recorded
 from gclib.later import NotReleased
 
@@ -21,7 +22,8 @@ def show(task: str = "pairing", scene: int = 0) -> None:
     """Show the explorer in a notebook; outside of one, do nothing.
 
     Every click is answered in the browser. The kernel is asked for another task or scene alone.
-    Where widgets are off, there is a figure of the trained networks.
+    Where widgets are off, there is a figure of the trained networks; where their snapshots are not
+    at hand, a sentence.
 
     Args:
         task: ``"context"`` or ``"pairing"``.
@@ -29,7 +31,6 @@ def show(task: str = "pairing", scene: int = 0) -> None:
 
     Raises:
         ValueError: no such task or scene.
-        BrokenData: the snapshots of the networks are not here.
     """
     import sys
 
@@ -38,7 +39,11 @@ def show(task: str = "pairing", scene: int = 0) -> None:
         return
     from IPython.display import display
 
-    first = recorded(task, scene)
+    try:
+        first = recorded(task, scene)
+    except BrokenData as error:
+        print(error)
+        return
     try:
         figure, alt = static_figure(first)
         still = _as_image(figure, alt)

@@ -183,13 +183,16 @@ def test_contrast_can_fail():
 
 
 def test_in_jupyterlab(browser, tmp_path):
-    for name in ("gclib", "data/scenes/snapshots"):
+    for name in ("gclib", "chapters", "data/scenes/snapshots"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("nbgrader_config.py", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
     cell = nbformat.v4.new_code_cell("from gclib import explorer\nexplorer.show('pairing')")
     (tmp_path / "work").mkdir()
-    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "work" / "look.ipynb")
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
+    notebook.metadata["kernelspec"] = kernel  # else JupyterLab asks for one
+    nbformat.write(notebook, tmp_path / "work" / "look.ipynb")
     (tmp_path / "log").mkdir()
     command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", "--port=0"]
     with served(command, tmp_path, tmp_path / "log" / "lab.txt") as address:
@@ -197,6 +200,7 @@ def test_in_jupyterlab(browser, tmp_path):
         page = browser.new_page(viewport={"width": 1280, "height": 1000})
         page.goto(f"{base.rsplit('/lab', 1)[0]}/lab/tree/work/look.ipynb?token={token}")
         page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=60_000)
+        page.wait_for_selector("text=Python 3 (ipykernel) | Idle", timeout=60_000)
         page.click("#jp-MainMenu >> text=Run")
         page.click(".lm-Menu-itemLabel >> text='Run All Cells'")
         page.wait_for_selector(ROOT_OF_IT, timeout=60_000)
@@ -210,7 +214,7 @@ def test_in_jupyterlab(browser, tmp_path):
         page.wait_for_function(
             "document.querySelectorAll('.gclib-explorer select')[0].value == 'context'"
         )
-        page.screenshot(path=tmp_path / "lab.png")
+        page.screenshot(path=tmp_path / "explorer-in-lab.png")
         page.click("#jp-MainMenu >> text=File")
         page.click(".lm-Menu-itemLabel >> text='Save Notebook'")
         page.wait_for_timeout(1500)
