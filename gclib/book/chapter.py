@@ -157,7 +157,8 @@ def _outputs(outputs: list[dict], pictures: Path, up: str, alive: str) -> Iterat
         if form == "text/html":
             shown = _PICTURE.sub(lambda found: f'src="{up}{_store(found, pictures)}"', shown)
             if live and alive:
-                shown += f'<p><a href="{up}{alive}">Open the explorer: it is alive</a></p>'
+                link = f'<p><a href="{up}{alive}">Open the explorer, alive</a>, or see it here:</p>'
+                shown = link + shown
         metadata = output.get("metadata", {})
         yield {"output_type": "display_data", "data": {form: shown}, "metadata": metadata}
 
