@@ -71,7 +71,8 @@ class VideoList:
 
     Args:
         file: the list. With a comma on its first line it is read as CSV, so that paths with commas
-            stand in quotation marks; else the label stands behind the last space or tab.
+            stand in quotation marks; else the label stands behind the last tab, or, on a line
+            without one, behind the last space.
 
     Attributes:
         root: the file.
@@ -130,7 +131,9 @@ def _rows(file: Path) -> tuple[list[str], list[str]]:
     if "," in first:
         rows = csv.reader(io.StringIO(text, newline=""))
     else:
-        rows = (line.rsplit(maxsplit=1) for line in text.splitlines())
+        # Behind a tab, a label may be the name of a class with spaces.
+        lines = (line.strip() for line in text.splitlines())
+        rows = (line.rsplit("\t" if "\t" in line else None, 1) for line in lines)
     paths, labels = [], []
     try:
         for number, row in enumerate(rows, start=1):
@@ -206,9 +209,21 @@ def kinetics(
     clean = root if clean is None else clean
     train, val = (part_of_kinetics(root, part, clean=clean) for part in ("train", "val"))
     same_numbers(train, val)
-    if difference := classes_differ(train, val):
-        raise BrokenData(f"{difference}: both need the same classes")
+    if difference := other_classes(train, val):
+        raise BrokenData(difference)
     return train, val
+
+
+def other_classes(train: Videos, val: Videos) -> str:
+    """How the classes of two parts differ, and what to do; empty if they are the same."""
+    if difference := classes_differ(train, val):
+        return f"{difference}: both need the same classes"
+    if train.classes != val.classes:  # folders 0, 1, 10, 2 are in the order of text
+        return (
+            f"{train.root} and {val.root} have the classes in another order, as numbers and as "
+            "names: give both as folders, or both as lists"
+        )
+    return ""
 
 
 def same_numbers(*parts: Videos) -> None:

@@ -18,12 +18,13 @@ from pathlib import Path
 import numpy as np
 
 from gclib.datasets.files import BrokenData
-from gclib.datasets.image_folder import Progress, classes_differ
+from gclib.datasets.image_folder import Progress
 from gclib.datasets.kinetics import (
     Sampling,
     VideoList,
     Videos,
     clean_list,
+    other_classes,
     part_of_kinetics,
     same_numbers,
 )
@@ -104,8 +105,8 @@ def check_kinetics(
         except BrokenData as error:
             report.problems.append(_explain(folder, name, str(error)))
     same_numbers(*parts.values())
-    if len(parts) == 2 and (difference := classes_differ(parts["train"], parts["val"])):
-        report.problems.append(f"{difference}: both need the same classes")
+    if len(parts) == 2 and (difference := other_classes(parts["train"], parts["val"])):
+        report.problems.append(difference)
     _judge(report, parts)
     for name, videos in parts.items():
         states = list(_look_at(name, videos, workers))
@@ -210,20 +211,34 @@ def _write(
     names = list(map(str, range(len(videos.classes)))) if numbers else videos.classes
     # Below the folder of the list if they are there, so that a data set can move.
     paths = [_below(lists, videos.path(at)) for at in range(len(videos))]
+    if odd := [text for text in (*paths, *names) if not _is_utf8(text)]:
+        shown = _some([os.fsencode(text).decode("utf-8", "replace") for text in odd])
+        report.problems.append(
+            f"{name}: no list is written, since some names are not UTF-8: rename {shown}"
+        )
+        return
     try:
         lists.mkdir(parents=True, exist_ok=True)
         rows = ((paths[at], names[videos.label(at)]) for at in good)
         _write_csv(clean, ("path", "label"), rows)
         bad = ((paths[at], reason) for at, (reason, _) in enumerate(states) if reason)
         _write_csv(other, ("path", "reason"), bad)
-    except (OSError, UnicodeError) as error:
-        told = getattr(error, "strerror", None) or error
+    except OSError as error:
+        told = error.strerror or error
         report.problems.append(
             f"{clean} cannot be written ({told}): name another folder with --lists"
         )
         return
     report.lists += [clean, other]
     report.found.append(f"{name}: {clean} lists what can be read; trainings on {lists} use it")
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _below(folder: Path, path: str) -> str:

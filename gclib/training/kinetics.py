@@ -103,7 +103,7 @@ from gclib.training.metrics import as_shares, topk_correct
 from gclib.training.options import BadOption, option, override
 from gclib.training.reading import First, in_order
 from gclib.training.recipe import Machine, TrainingRecipe
-from gclib.training.scores import Scores, digest_of
+from gclib.training.scores import Scores, ScoresError, digest_of
 
 ROWS = (*(row for row in ALL_ROWS if row.startswith(("1/kinetics_", "5/"))), *MINI_ROWS)
 MINI = "mini_slow_only"  # for generated clips
@@ -362,8 +362,14 @@ class Kinetics:
         """Top-1 and top-5 in percent over all processes; how many videos could not be read."""
         kept, done = None, {}
         if self.scores is not None:
-            kept = Scores(self.scores, self._belongs(model), world, replace=self.passing)
-            done = kept.done
+            try:
+                kept = Scores(self.scores, self._belongs(model), world, replace=self.passing)
+                done = kept.done
+            except ScoresError as error:  # the same in all processes
+                if not self.passing:
+                    raise
+                if world.leads:
+                    print(f"{error}; the evaluation goes on without them", flush=True)
         try:
             return self._evaluate(model, world, machine, kept, done)
         finally:
@@ -383,7 +389,9 @@ class Kinetics:
             print(f"{len(done)} videos have their scores already, {len(left)} are left", flush=True)
         first = fifth = count = 0
         if kept and world.leads:
-            for _, label, scores in kept:
+            for index, label, scores in kept:
+                if index not in done:  # another process has written it by now, and counts it
+                    continue
                 top1, top5 = topk_correct(scores[None], torch.tensor([label]))
                 first, fifth, count = first + top1, fifth + top5, count + 1
         self.unread = []

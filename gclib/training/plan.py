@@ -49,6 +49,11 @@ def plan(module: Any, recipe: TrainingRecipe, machine: Machine, world: World, ex
     count, source = (examples, "the data given") if examples else module.data_size(recipe)
     parts = parts_of(recipe.batch_size, recipe.micro_batch, world.size)
     per_epoch = count // recipe.batch_size
+    if not per_epoch:
+        raise ValueError(
+            f"{count} examples: expected at least one batch of {recipe.batch_size}; lower "
+            "batch_size"
+        )
     steps = per_epoch * recipe.epochs
     yield f"{recipe.row}, {count:,} examples ({source}), {recipe.epochs} epochs"
     yield from (module.counts(recipe) if hasattr(module, "counts") else counts(module, recipe))

@@ -147,7 +147,9 @@ def _one(train: Train, row_id: str, seed: int, checkpoint: Path | None) -> dict[
 def write_json(path: Path, value: Any) -> None:
     """Write a file whole or not at all."""
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+    # A name that is not UTF-8 becomes an escape of JSON, which is read as the same name.
+    temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     os.replace(temporary, path)
 
 

@@ -15,9 +15,11 @@ a full disk or a power cut) counts as not there. The first line says what the sc
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import shutil
+import sys
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -45,37 +47,39 @@ class Scores:
         folder: made if it is not there.
         belongs: name → text, of what they are scores of; see :func:`digest_of`.
         world: the processes.
-        replace: remove scores of something else; else they are refused.
+        replace: they are of a training, which goes on without them: scores of something else are
+            removed, and so is what cannot be written. Else both are errors.
 
     Attributes:
         done: index of each example that has scores → its label.
 
     Raises:
-        ScoresError: the folder has scores of something else, or another evaluation writes there.
-        OSError: the folder cannot be written.
+        ScoresError: the folder has scores of something else, another evaluation writes there, or
+            it cannot be written; the same in all processes.
     """
 
     def __init__(
         self, folder: Path, belongs: Mapping[str, str], world: World, *, replace: bool = False
     ) -> None:
         self.folder, self.belongs = folder, {"format": str(FORMAT), **belongs}
+        self.replace, self._full = replace, False
+        self._path, self._file = folder / _NAME.format(world.rank), None
         self._lock = error = None
+        done: dict[int, int] = {}
         if world.leads:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 self._lock = _lock(folder)
                 self._prepare(replace)
-            except (OSError, ScoresError) as problem:
+                done = {index: label for index, label, _ in self}
+            except OSError as problem:
+                error = _not_kept(folder, problem)
+            except ScoresError as problem:
                 error = problem
         if error := world.from_leader(error):
             self.close()
             raise error
-        self.done: dict[int, int] = {}
-        if world.leads:
-            self.done = {index: label for index, label, _ in self}
-        self.done = world.from_leader(self.done)
-        self._path = folder / _NAME.format(world.rank)
-        self._file = None
+        self.done: dict[int, int] = world.from_leader(done)
 
     def _prepare(self, replace: bool) -> None:
         for path in sorted(self.folder.glob(_FILES)):
@@ -104,26 +108,49 @@ class Scores:
                     yield line["index"], line["label"], torch.from_numpy(numbers.copy())
 
     def add(self, index: int, label: int, scores: Tensor) -> None:
-        """Write the scores of an example, ``(classes,)``; they outlive a kill from here on."""
-        if self._file is None:
-            self.folder.mkdir(parents=True, exist_ok=True)  # on another machine
-            cut = self._path.exists() and not self._path.read_bytes().endswith(b"\n")
-            new = not self._path.exists()
-            self._file = self._path.open("ab")
-            if cut:  # so that what comes next has a line of its own
-                self._file.write(b"\n")
-            if new:
-                self._file.write(_line({"belongs": self.belongs}))
+        """Write the scores of an example, ``(classes,)``; they outlive a kill from here on.
+
+        Raises:
+            ScoresError: they cannot be written, and are not those of a training.
+        """
+        if self._full:
+            return
         numbers = scores.detach().cpu().float().numpy().astype("<f4").tobytes()
         text = base64.b64encode(numbers).decode()
-        self._file.write(_line({"index": index, "label": label, "scores": text}))
-        self._file.flush()
+        try:
+            if self._file is None:
+                self._open()
+            self._file.write(_line({"index": index, "label": label, "scores": text}))
+            self._file.flush()
+        except OSError as problem:
+            error = _not_kept(self.folder, problem)
+            if not self.replace:
+                raise error from None
+            self._full = True
+            print(f"{error}; the evaluation goes on without them", file=sys.stderr, flush=True)
+
+    def _open(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)  # on another machine
+        cut = False
+        if self._path.exists():
+            first = next(_lines(self._path), None)
+            if first is None or first.get("belongs") != self.belongs:  # on another machine
+                self._path.unlink()
+            else:
+                cut = not self._path.read_bytes().endswith(b"\n")
+        new = not self._path.exists()
+        self._file = self._path.open("ab")
+        if cut:  # so that what comes next has a line of its own
+            self._file.write(b"\n")
+        if new:
+            self._file.write(_line({"belongs": self.belongs}))
 
     def close(self) -> None:
         """Close the files; the scores stay."""
-        for file in (getattr(self, "_file", None), self._lock):
+        for file in (self._file, self._lock):
             if file is not None:
-                file.close()
+                with contextlib.suppress(OSError):  # what could not be written has been said
+                    file.close()
         self._file = self._lock = None
 
     def remove(self) -> None:
@@ -141,6 +168,13 @@ def digest_of(model: nn.Module) -> str:
         digest.update(str((value.dtype, tuple(value.shape))).encode())
         digest.update(value.flatten().view(torch.uint8).numpy())
     return digest.hexdigest()[:16]
+
+
+def _not_kept(folder: Path, problem: OSError) -> ScoresError:
+    said = problem.strerror or type(problem).__name__
+    return ScoresError(
+        f"scores cannot be kept in {folder} ({said}): make room, or take another folder"
+    )
 
 
 def _line(value: Mapping[str, Any]) -> bytes:
