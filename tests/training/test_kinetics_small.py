@@ -13,7 +13,7 @@ from gclib.datasets.clip_scenes import CLASSES, write_clip_scenes
 from gclib.models.mini_slow_only import MINI_ROWS, build_mini_slow_only
 from gclib.paper.ledger import read_runs
 from gclib.paper.statistics import paired
-from gclib.training import command, kinetics, kinetics_small
+from gclib.training import command, kinetics, kinetics_small, small_runs
 from gclib.training.checkpoint import write
 from gclib.training.loop import config_hash
 from gclib.training.options import parse
@@ -38,7 +38,7 @@ def test_every_row_is_trained_by_the_recipe_of_its_row():
 
 def write_run(runs, recipe, figure):
     folder = runs / command.default_out("kinetics", recipe).relative_to("runs")
-    assert folder == kinetics_small.run_folder(runs, recipe.row, recipe.seed)
+    assert folder == kinetics_small.SMALL.run_folder(runs, recipe.row, recipe.seed)
     folder.mkdir(parents=True)
     summary = {
         "row": recipe.row,
@@ -129,7 +129,7 @@ def test_the_first_updates_of_a_shipped_log_are_made_again(row, generated, tmp_p
     arguments = next(kinetics_small.commands(generated, log["seed"], [row]))
     arguments += ["--out", str(tmp_path / "run"), "--stop-after", str(FIRST_LOSSES)]
     assert command.main(arguments) == 0
-    losses = kinetics_small.losses_of(tmp_path / "run" / LOG)
+    losses = small_runs.losses_of(tmp_path / "run" / LOG)
     assert len(losses) == FIRST_LOSSES
     # Rounding differs between machines, and updates make more of it.
     assert losses[:5] == pytest.approx(log["first_losses"][:5], rel=1e-3)
