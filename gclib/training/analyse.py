@@ -304,7 +304,8 @@ def _draw(
             figure, _, _ = draw_space_time(image.cpu(), attention, block.positions, queries)
             figure.suptitle(name, fontsize=9)
         else:
-            figure, _, _ = draw_grid({name: (image.cpu(), attention)}, block.positions, queries)
+            short = name.removesuffix(".block").rpartition("body.")[2]  # a narrow image's title
+            figure, _, _ = draw_grid({short: (image.cpu(), attention)}, block.positions, queries)
         plain = name.replace(".", "-")
         figure.savefig(out / f"maps-{number:03d}-{plain}.png", dpi=144, facecolor="white")
 
