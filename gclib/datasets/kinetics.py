@@ -140,6 +140,12 @@ def _rows(file: Path) -> tuple[list[str], list[str]]:
             row = [part.strip() for part in row]
             if not any(row) or (number == 1 and row[-1].lower() in ("label", "class")):
                 continue
+            if number == 1 and "youtube_id" in row:
+                raise BrokenData(
+                    f"line 1 of {file} is not a path and a label: the list of Kinetics' authors "
+                    "has no paths. Move it away if each class has a folder of its own, else write "
+                    "a path and a label on each line"
+                )
             if len(row) != 2 or not all(row):
                 raise BrokenData(
                     f"line {number} of {file} is not a path and a label: {','.join(row)[:80]!r}"

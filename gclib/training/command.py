@@ -26,7 +26,7 @@ from gclib.training import distributed
 from gclib.training.checkpoint import CheckpointError, Checkpoints, read
 from gclib.training.options import BadOption, help_lines, option, override, parse
 from gclib.training.recipe import Machine, Place
-from gclib.training.trainer import TrainingError, prepared, train
+from gclib.training.trainer import TrainingError, in_layout, prepared, train
 
 TASKS = {
     "imagenet": "gclib.training.imagenet",
@@ -309,7 +309,7 @@ def _figures(
     model = task.build_model(fresh=False)
     with prepared(machine, world.device, one_size=getattr(task, "one_size", True)):
         load(model, state, path, data, task)
-        model = model.to(world.device).eval()
+        model = in_layout(model.to(world.device), machine).eval()
         return task.evaluate(model, world, machine)
 
 

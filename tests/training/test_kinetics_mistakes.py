@@ -16,8 +16,9 @@ from gclib.datasets.files import BrokenData
 from gclib.datasets.kinetics import VideoList, kinetics
 from gclib.datasets.kinetics_check import check_kinetics
 from gclib.training import coco, imagenet
+from gclib.training.checkpoint import write
 from gclib.training.distributed import World
-from gclib.training.kinetics import Kinetics, recipe_of
+from gclib.training.kinetics import Kinetics, layout_of, recipe_of
 from gclib.training.recipe import Machine
 from gclib.training.runs import write_json
 from gclib.training.scores import Scores, ScoresError
@@ -142,6 +143,14 @@ def test_a_name_with_spaces_behind_a_tab(tmp_path):
     assert [Path(videos.path(at)).name for at in range(2)] == ["1.mp4", "c.mp4"]
 
 
+def test_the_list_of_kinetics_authors_is_no_list_of_files(data, tmp_path):
+    shutil.copytree(data, tmp_path / "data")
+    head = "label,youtube_id,time_start,time_end,split,is_cc"
+    (tmp_path / "data" / "train.csv").write_text(f"{head}\nyoga,---QUuC4vJs,84,94,train,0\n")
+    with pytest.raises(BrokenData, match=r"has no paths. Move it away"):
+        kinetics(tmp_path / "data")
+
+
 def test_numbers_of_a_list_are_not_the_order_of_folders(data, tmp_path):
     video = next((data / "train").rglob("*.mp4"))
     for part in ("train", "val"):
@@ -197,6 +206,22 @@ def test_a_run_with_odd_names(data, tmp_path, capsys):
 
 
 # -- the engine ----------------------------------------------------------------------------------
+
+
+def test_an_evaluation_has_the_layout_of_a_training(data, task, model, tmp_path, monkeypatch):
+    recipe, seen = task.recipe, []
+    state = {"model": model.state_dict(), "recipe": recipe.as_dict(), "step": 0, "about": {}}
+    write(tmp_path / "model.pt", {"format": 1, **state})
+    plain = Kinetics.evaluate
+
+    def looked_at(task, model, *more):
+        seen.append(layout_of(model))
+        return plain(task, model, *more)
+
+    monkeypatch.setattr(Kinetics, "evaluate", looked_at)
+    for given in ((), ("--channels-last", "no")):
+        assert evaluate(data, tmp_path / "model.pt", *given) == 0
+    assert seen == [torch.channels_last_3d, torch.contiguous_format]
 
 
 def test_a_plan_of_fewer_examples_than_a_batch_is_refused(data, capsys):
