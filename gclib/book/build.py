@@ -21,7 +21,7 @@ from gclib.book import chapter as chapter_pages
 from gclib.book import code_pages, documents
 from gclib.book.check import problems
 from gclib.book.documents import Book, UnclearDocument, page_of_chapter
-from gclib.book.outputs import ExecutionFailed, Outputs, Progress, environment, fingerprint
+from gclib.book.outputs import ExecutionFailed, Outputs, Progress, environment, fingerprint, sources
 from gclib.chapters import Chapter
 
 MARK = "book.json"  # in the folder of a book: what it was made of
@@ -35,6 +35,7 @@ NEEDED = {
     "torchvision": "torchvision",
     "matplotlib": "matplotlib",
 }
+OWN = (".py", ".css", ".js", ".html")  # files of gclib that make pages
 SHOWN = 12  # problems that are shown; the rest is counted
 
 
@@ -84,14 +85,14 @@ def build(
                 raise BookFailed(f"{folder}/{one.notebook} is missing{how}")
     try:
         notebooks = _notebooks(root, chapters, cache, jobs, outputs, progress)
+        made_of = _made_of(root, chapters, notebooks)
+        if _mark(out) == made_of:
+            return False
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as folder:
             stage, site = Path(folder, "sources"), Path(folder, "site")
             book = Book.of(root, chapters)
             write_sources(book, notebooks, stage)
-            made_of = _made_of(stage)
-            if _mark(out) == made_of:
-                return False
             progress(f"Making {sum(1 for _ in stage.rglob('*.*'))} sources into pages")
             _sphinx(book, stage, site, Path(folder, "doctrees"))
             progress("Checking links, anchors and pictures")
@@ -172,14 +173,17 @@ def write_explorer(book: Book, folder: Path) -> str:
     return "explorer.html"
 
 
-def _made_of(stage: Path) -> str:
+def _made_of(root: Path, chapters: Sequence[Chapter], notebooks: dict[str, Path]) -> str:
     """Hash of all that the pages depend on."""
-    own = sorted(Path(__file__).parent.rglob("*"))
-    own = [path for path in own if path.suffix in (".py", ".css", ".js", ".html")]
-    code = sorted(Path(__file__).parents[1].rglob("*.py"))
+    here = Path(__file__).parents[1]
+    own = [path for path in sorted(here.rglob("*")) if path.suffix in OWN]
+    texts = [root / "README.md", *sorted((root / "docs").glob("*.md"))]
+    figures = [path for path in sorted((root / "docs" / "figures").rglob("*")) if path.is_file()]
+    students = [root / "chapters" / one.notebook for one in chapters]
     found = [
-        fingerprint(sorted(path for path in stage.rglob("*") if path.is_file()), stage),
-        fingerprint([*own, *code], Path(__file__).parents[2]),
+        fingerprint([*texts, *figures, *students, *sources(root)], root),
+        fingerprint(own, here),
+        *(hashlib.sha256(notebooks[one.number].read_bytes()).hexdigest() for one in chapters),
         *(version(name) for name in ("sphinx", "myst-nb", "furo", "sphinx-copybutton")),
     ]
     return hashlib.sha256("\0".join(found).encode()).hexdigest()
