@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 from gclib.checks.outcome import CheckFailed, NotAttempted
 
-# Of the border: contrast on white and on JupyterLab's dark grey is at least 3:1. Text has the page's
-# own colour, which can be read in every theme, and says the same.
+# Of the border: contrast on white and on JupyterLab's dark grey is at least 3:1. Text has the
+# page's own colour, which can be read in every theme, and says the same.
 _COLOURS = {"passed": "#2e8b57", "not attempted": "#8a8a8a", "not yet": "#d9544d"}
 
 
@@ -60,7 +60,7 @@ def _show(kind: str, headline: str, details: list[tuple[str, str]]) -> None:
     table = f'<table style="margin:4px 0 0 0;border:none">{rows}</table>' if rows else ""
     card = (
         f'<div style="border-left:5px solid {_COLOURS[kind]};padding:4px 10px;margin:2px 0">'
-        f'<strong>{kind}</strong>&ensp;{html.escape(headline)}{table}</div>'
+        f"<strong>{kind}</strong>&ensp;{html.escape(headline)}{table}</div>"
     )
     data = {"text/html": card, "text/plain": plain}
     if _collecting is not None:
