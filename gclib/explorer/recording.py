@@ -155,9 +155,9 @@ def _networks(task: str, kind: str) -> tuple[dict[str, Any], dict[int, nn.Module
         ) from None
     make = partial(NonLocalBlock, instantiation=kind)
     nets = {}
-    for step, state in told["states"].items():
-        width, classes = state["features.0.weight"].shape[0], state["head.3.weight"].shape[0]
-        net = SceneNet(classes, make(width), width=width)
-        net.load_state_dict(state)
-        nets[step] = net.eval()
+    for step, numbers in told["states"].items():
+        width, classes = numbers["features.0.weight"].shape[0], numbers["head.3.weight"].shape[0]
+        snapshot = SceneNet(classes, make(width), width=width)
+        snapshot.load_state_dict(numbers)
+        nets[step] = snapshot.eval()
     return told, nets

@@ -468,8 +468,8 @@ def test_what_is_in_a_bundle(files):
     new = {*folders["05"]} - {*folders["00"]} - {f"chapters/{name}" for name in IDS}
     assert sorted(new) == [
         *("data/cifar10/checkpoints", "data/cifar10/runs"),
-        *("data/scenes/checkpoints", "data/scenes/runs"),
-        *("gclib/datasets", "gclib/models", "gclib/paper", "gclib/training"),
+        *("data/scenes/checkpoints", "data/scenes/runs", "data/scenes/snapshots"),
+        *("gclib/datasets", "gclib/explorer", "gclib/models", "gclib/paper", "gclib/training"),
     ]
     assert [name for name in files["05"] if "/" not in name] == [
         *("LICENSE", "Makefile", "README.md", "environment.yml", "pyproject.toml", "bundle.json")
