@@ -365,6 +365,7 @@ def test_detections_are_in_pixels_of_the_file(data):
 # -- what the blocks look at ---------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_maps_and_distances_of_a_detector(data, tmp_path, capsys):
     tiny_coco.run(data, tmp_path / "run", row="mini/coco_nl", values={"epochs": 1, "drops": (0.5,)})
     arguments = ["--checkpoint", str(tmp_path / "run/model.pt"), "--data", str(data)]
