@@ -12,7 +12,11 @@ from gclib.chapters import Chapter, find_chapter
 
 # Name of the document → what the contents of the book call it.
 RESULTS = {"LEDGER": "Ledger", "PERFORMANCE": "Performance", "TRAINING": "Full training"}
-OTHERS = {"INSTRUCTORS": "For instructors", "AUTHORING": "For authors"}
+OTHERS = {
+    "GLOSSARY": "Glossary",
+    "INSTRUCTORS": "For instructors",
+    "AUTHORING": "For authors",
+}
 ENGINEERS = "For engineers"  # a section of README that is a page of its own
 
 HOW_TO_READ = """
