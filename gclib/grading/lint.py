@@ -1,7 +1,7 @@
-"""Rules that every source notebook keeps, part of ``make lint``.
+"""Rules that every source notebook and guide keeps, part of ``make lint``.
 
-``python -m gclib.grading.lint`` checks ``solutions/``. With ``--write`` it first puts the files
-into the form that git keeps.
+``python -m gclib.grading.lint`` checks ``solutions/``, ``docs/`` and README. With ``--write`` it
+first puts the notebooks into the form that git keeps.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from gclib.grading.notebooks import (
     canonical,
     grade_metadata,
 )
+from gclib.grading.prose import lint_prose
 
 LONGEST_SETUP = 5
 _MEASURED = r"the cells run in \d+ s on 2 cores \(measured\)"
@@ -50,6 +51,10 @@ def lint_solution(path: Path, chapter: Chapter) -> Iterator[str]:
     yield from _lint_cells(cells)
     yield from _lint_exercises(cells, chapter)
     yield from _lint_ending(cells)
+    for cell in cells:
+        if cell.get("cell_type") == "markdown":
+            where = cell.get("id", "a cell of text")
+            yield from (f"{where}: {problem}" for problem in lint_prose(source_of(cell)))
 
 
 def _lint_ids(cells: list[dict]) -> Iterator[str]:
@@ -232,7 +237,12 @@ def main(argv: list[str] | None = None) -> int:
         if folder.name not in known:
             found += 1
             print(f"solutions/{folder.name}: not a chapter of gclib.chapters.CHAPTERS")
-    print(f"{len(CHAPTERS)} notebooks checked, {found or 'no'} problems")
+    guides = [*root.glob("README.md"), *sorted((root / "docs").glob("*.md"))]
+    for path in guides:
+        for problem in lint_prose(path.read_text(encoding="utf-8")):
+            found += 1
+            print(f"{path.relative_to(root)}: {problem}")
+    print(f"{len(CHAPTERS)} notebooks and {len(guides)} guides checked, {found or 'no'} problems")
     return 1 if found else 0
 
 

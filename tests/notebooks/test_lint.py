@@ -424,13 +424,22 @@ def test_every_rule_has_a_fixture(tmp_path):
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
     shutil.copytree(ROOT / "solutions", tmp_path / "solutions")
+    shutil.copytree(ROOT / "docs", tmp_path / "docs", ignore=shutil.ignore_patterns("*.json"))
     monkeypatch.setattr(lint, "repository", lambda: tmp_path)
     return tmp_path
 
 
 def test_main_is_content_with_the_solutions(checkout, capsys):
     assert lint.main([]) == 0
-    assert capsys.readouterr().out == f"{len(CHAPTERS)} notebooks checked, no problems\n"
+    guides = len(list((ROOT / "docs").glob("*.md")))
+    said = f"{len(CHAPTERS)} notebooks and {guides} guides checked, no problems\n"
+    assert capsys.readouterr().out == said
+
+
+def test_main_reads_the_guides(checkout, capsys):
+    (checkout / "docs" / "GUIDE.md").write_text("See `gclib/nowhere.py`.", encoding="utf-8")
+    assert lint.main([]) == 1
+    assert "docs/GUIDE.md: `gclib/nowhere.py` is not there" in capsys.readouterr().out
 
 
 def test_main_exits_1_and_names_the_notebook(checkout, capsys):
