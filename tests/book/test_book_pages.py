@@ -178,13 +178,13 @@ def test_a_new_document_is_in_the_book_without_a_list_of_names(tmp_path):
     (tmp_path / "docs").mkdir()
     for folder in ("gclib", "chapters"):
         (tmp_path / folder).mkdir()
-    (tmp_path / "README.md").write_text("# The course\n\nText, and [more](docs/GLOSSARY.md).\n")
-    (tmp_path / "docs" / "GLOSSARY.md").write_text("# Glossary\n\n[Back](../README.md#x)\n")
+    (tmp_path / "README.md").write_text("# The course\n\nText, and [more](docs/HISTORY.md).\n")
+    (tmp_path / "docs" / "HISTORY.md").write_text("# History\n\n[Back](../README.md#x)\n")
     book = Book.of(tmp_path, THERE[:1])
     pages = dict(documents.pages(book))
-    assert "\ndocs/GLOSSARY\n" in pages["index"]
-    assert "[more](docs/GLOSSARY.md)" in pages["index"]
-    assert "[Back](../index.md#x)" in pages["docs/GLOSSARY"]
+    assert "\ndocs/HISTORY\n" in pages["index"]
+    assert "[more](docs/HISTORY.md)" in pages["index"]
+    assert "[Back](../index.md#x)" in pages["docs/HISTORY"]
 
 
 @pytest.mark.parametrize(
