@@ -301,3 +301,48 @@ def test_nothing_but_the_command_imports_the_command(imports):
 def test_no_room_imports_the_tests(imports):
     for path, names in imports.items():
         assert not any(name.split(".")[0] in ("tests", "conftest") for name in names), path
+
+
+# make test-full runs the quick tests once, without the peers and Sphinx, and then the marked ones.
+
+ONLY_IN_FULL = ("mmcv", "timm", "sphinx", "myst_nb")
+
+
+def asks(node):
+    """Whether code asks for a package of ``make test-full``, or for one that a variable names."""
+    for call in (one for one in ast.walk(node) if isinstance(one, ast.Call)):
+        if ast.unparse(call.func) != "pytest.importorskip":
+            continue
+        constants = [one.value for one in ast.walk(call.args[0]) if isinstance(one, ast.Constant)]
+        names = {name.split(".")[0] for name in constants if isinstance(name, str)}
+        if not names or names & {*ONLY_IN_FULL}:
+            return True
+    return False
+
+
+def unmarked(tree):
+    """Tests that ask for such a package, or call a function that does, and do not wait for it."""
+    made = [n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.ClassDef))]
+    tests = [node for node in tree.body if node in made and node.name.lower().startswith("test")]
+    helpers = {node.name for node in made if node not in tests and asks(node)}
+    for node in tests:
+        calls = {ast.unparse(n.func) for n in ast.walk(node) if isinstance(n, ast.Call)}
+        waits = any("mark.full" in ast.unparse(one) for one in node.decorator_list)
+        if (asks(node) or calls & helpers) and not waits:
+            yield node.name
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("test_*.py")), ids=lambda p: p.stem)
+def test_tests_that_need_more_packages_wait_for_full(path):
+    text = path.read_text(encoding="utf-8")
+    if "importorskip(" in text and "pytestmark = pytest.mark.full" not in text:
+        assert list(unmarked(ast.parse(text))) == []
+
+
+def test_an_unmarked_test_is_found():
+    text = "def test_a():\n    pytest.importorskip('timm.layers')\n"
+    assert list(unmarked(ast.parse(text))) == ["test_a"]
+    assert list(unmarked(ast.parse(f"@pytest.mark.full\n{text}"))) == []
+    assert list(unmarked(ast.parse("def test_a():\n    pytest.importorskip('av')\n"))) == []
+    helper = "def peer(name):\n    return pytest.importorskip(name)\ndef test_b():\n    peer('x')\n"
+    assert list(unmarked(ast.parse(helper))) == ["test_b"]

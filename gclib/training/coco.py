@@ -63,14 +63,15 @@ from gclib.datasets.detection_scenes import IMAGES, SIDE, write_detection_scenes
 from gclib.datasets.files import BrokenData
 from gclib.models.detection import build_detector, detector_options
 from gclib.models.mini_detector import MINI_ROWS, build_mini_detector
-from gclib.models.resnet import NAMES, STRIDES, build_resnet
-from gclib.training.checkpoint import origin_of, write
+from gclib.models.resnet import NAMES, STRIDES
+from gclib.training.checkpoint import origin_of
 from gclib.training.detection_metrics import CocoEvaluator, rescaled
 from gclib.training.distributed import World
 from gclib.training.loop import AUTOCAST, LossOf
 from gclib.training.options import BadOption, option, override
 from gclib.training.reading import First, in_order
 from gclib.training.recipe import NORMS, Machine, TrainingRecipe
+from gclib.training.smoke import untrained_resnet
 
 _TABLES = ("1/coco_", "2a/", "2b/", "2c/", "2d/", "2e/", "2f/", "3a/")
 ROWS = (*(row for row in ALL_ROWS if row.startswith(_TABLES)), *MINI_ROWS)
@@ -423,10 +424,7 @@ def smoke_weights(recipe: CocoRecipe, data: Path, folder: Path) -> str | None:
     """A file with the weights of an untrained backbone, as gclib train imagenet leaves it."""
     if recipe.network == MINI:
         return None
-    path = folder / "backbone.pt"
-    model = build_resnet(recipe.network, stride_in=recipe.stride_in)
-    write(path, {"format": 1, "model": model.state_dict(), "stride_in": recipe.stride_in})
-    return str(path)
+    return untrained_resnet(recipe.network, recipe.stride_in, folder / "backbone.pt")
 
 
 def count_examples(data: Path) -> int:

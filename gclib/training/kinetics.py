@@ -96,7 +96,7 @@ from gclib.models.slow_only import (
     inflate_state_dict,
 )
 from gclib.models.weights import load_weights, read_weights
-from gclib.training.checkpoint import origin_of, write
+from gclib.training.checkpoint import origin_of
 from gclib.training.distributed import World
 from gclib.training.loop import AUTOCAST, LossOf, config_hash
 from gclib.training.metrics import as_shares, topk_correct
@@ -104,6 +104,7 @@ from gclib.training.options import BadOption, option, override
 from gclib.training.reading import First, in_order
 from gclib.training.recipe import Machine, TrainingRecipe
 from gclib.training.scores import Scores, ScoresError, digest_of
+from gclib.training.smoke import untrained_resnet
 
 ROWS = (*(row for row in ALL_ROWS if row.startswith(("1/kinetics_", "5/"))), *MINI_ROWS)
 MINI = "mini_slow_only"  # for generated clips
@@ -634,10 +635,7 @@ def smoke_weights(recipe: KineticsRecipe, data: Path, folder: Path) -> str | Non
     """A file with the weights of an untrained 2D ResNet, as gclib train imagenet leaves it."""
     if recipe.network == MINI:
         return None
-    path = folder / "resnet.pt"
-    model = build_resnet(_flat(recipe.network), stride_in=recipe.stride_in)
-    write(path, {"format": 1, "model": model.state_dict(), "stride_in": recipe.stride_in})
-    return str(path)
+    return untrained_resnet(_flat(recipe.network), recipe.stride_in, folder / "resnet.pt")
 
 
 def count_examples(data: Path) -> int:

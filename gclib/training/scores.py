@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from gclib.training.distributed import World
+from gclib.training.locks import lock
 
 FORMAT = 1
 _NAME = "scores-{:05d}.txt"
@@ -69,7 +70,11 @@ class Scores:
         if world.leads:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                self._lock = _lock(folder)
+                busy = ScoresError(
+                    f"another evaluation is at work in {folder}: wait for it, or give another "
+                    "--scores DIR"
+                )
+                self._lock = lock(folder, busy)
                 self._prepare(replace)
                 done = {index: label for index, label, _ in self}
             except OSError as problem:
@@ -189,22 +194,3 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
             checksum, _, text = line.rstrip(b"\n").partition(b" ")
             if line.endswith(b"\n") and checksum == b"%08x" % zlib.crc32(text):
                 yield json.loads(text)
-
-
-def _lock(folder: Path) -> Any:
-    """An open file that keeps other evaluations out; None where that is not to be had."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return None
-    file = (folder / ".lock").open("w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise ScoresError(
-            f"another evaluation is at work in {folder}: wait for it, or give another --scores DIR"
-        ) from None
-    except OSError:  # some network disks have no locks
-        pass
-    return file

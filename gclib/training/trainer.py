@@ -31,6 +31,7 @@ from torch.utils.data import DataLoader, Dataset
 from gclib.datasets.images import mixed
 from gclib.training.checkpoint import CheckpointError, Checkpoints, write
 from gclib.training.distributed import World
+from gclib.training.locks import lock
 from gclib.training.loop import config_hash, not_finite, set_rate, update
 from gclib.training.options import differing
 from gclib.training.order import Order
@@ -305,11 +306,15 @@ class _Run:
 
     @contextlib.contextmanager
     def _logging(self) -> Iterator[None]:
-        self.log, error, lock = None, None, None
+        self.log, error, held = None, None, None
         if self.world.leads:
             try:
                 self.place.out.mkdir(parents=True, exist_ok=True)
-                lock = _lock(self.place.out)
+                busy = TrainingError(
+                    f"another run is at work in {self.place.out}: wait for it, or take another "
+                    "--out DIR"
+                )
+                held = lock(self.place.out, busy)
                 write_json(self.place.out / RECIPE, self.recipe.as_dict())
                 self.log = Log(self.place.out, self.step)
             except OSError as problem:
@@ -327,8 +332,8 @@ class _Run:
         finally:
             if self.log:
                 self.log.close()
-            if lock:
-                lock.close()
+            if held:
+                held.close()
 
     # -- updates -----------------------------------------------------------------------------
 
@@ -642,25 +647,6 @@ def all_finite(model: nn.Module) -> bool:
     """Whether every parameter and buffer of a model is finite; waits for the device once."""
     values = [v for v in model.state_dict().values() if v.is_floating_point()]
     return bool(torch.stack([v.isfinite().all() for v in values]).all()) if values else True
-
-
-def _lock(folder: Path) -> Any:
-    """An open file that keeps other runs out of the folder; None where that is not to be had."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return None
-    file = (folder / ".lock").open("w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise TrainingError(
-            f"another run is at work in {folder}: wait for it, or take another --out DIR"
-        ) from None
-    except OSError:  # some network disks have no locks
-        pass
-    return file
 
 
 @contextlib.contextmanager

@@ -144,6 +144,7 @@ MODES = {
 }
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("sub_sample", [True, False])
 @pytest.mark.parametrize(("ours", "theirs"), MODES.items())
 def test_blocks_of_mmcv(ours, theirs, sub_sample):
@@ -161,6 +162,7 @@ def test_blocks_of_mmcv(ours, theirs, sub_sample):
     close(captured["0"].attention, block(x, return_attention=True)[1])
 
 
+@pytest.mark.full
 def test_blocks_of_timm():
     layers = pytest.importorskip("timm.layers", reason="timm is not installed")
     peer = layers.NonLocalAttn(16).eval()

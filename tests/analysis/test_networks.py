@@ -356,6 +356,7 @@ def test_fvcore_counts_the_same_in_3d_and_where_maps_are_resized():
         assert fvcore_total(network, given) == ours
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", slow_but("ResNet-50", "GC-ResNet-50"))
 @pytest.mark.filterwarnings("ignore")
 def test_mmcv_counts_the_same(name):
@@ -366,6 +367,7 @@ def test_mmcv_counts_the_same(name):
     assert flops == multiply_adds(layers, "mmdetection")
 
 
+@pytest.mark.full
 @pytest.mark.filterwarnings("ignore")
 def test_mmcvs_own_block_costs_more_by_its_counter():
     # There the key is a convolution and the two maps have counted biases: modules, not functions.

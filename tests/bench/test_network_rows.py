@@ -51,6 +51,7 @@ def test_the_bare_network_and_gc_have_the_printed_multiply_adds():
         assert f"{multiply_adds(layers) / 1e9:.2f}" == printed
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("row", networks.TABLE_4)
 def test_peers_are_the_same_function_and_stand_where_ours_do(row):
     found = networks.contest(row)  # raises if one is another function

@@ -15,6 +15,7 @@ import torch
 
 from gclib.training import checkpoint, trainer
 from gclib.training.checkpoint import CheckpointError, Checkpoints
+from gclib.training.locks import lock
 from gclib.training.progress import duration, read_log
 from gclib.training.trainer import TrainingError
 
@@ -429,7 +430,8 @@ def test_a_name_that_is_no_text(data, tmp_path):
 
 def test_one_run_at_a_time_in_a_folder(data, tmp_path):
     pytest.importorskip("fcntl", reason="locks of POSIX")
-    with trainer._lock(tmp_path), pytest.raises(TrainingError, match="another run is at work"):
+    busy = ValueError("not mine")
+    with lock(tmp_path, busy), pytest.raises(TrainingError, match="another run is at work"):
         tiny.run(data, tmp_path)
 
 

@@ -99,6 +99,7 @@ _TOOLS = {
         "training/checkpoint.py",
         "training/distributed.py",
         "training/imagenet.py",
+        "training/locks.py",
         "training/metrics.py",
         "training/options.py",
         "training/order.py",
@@ -121,6 +122,7 @@ _TOOLS = {
         "training/coco.py",
         "training/coco_small.py",
         "training/detection_metrics.py",
+        "training/smoke.py",
     ),
     "09": (
         "datasets/clip_scenes.py",
