@@ -14,7 +14,9 @@ RELEASE = 1  # raised when a chapter changes in a way that its checks notice
 
 
 def start(number: str, *, release: int) -> None:
-    """Say what the notebook runs on and set the seed; first cell of every chapter.
+    """Say what the notebook runs on and how far the student is, set the seed.
+
+    The first cell of every chapter calls this.
 
     Args:
         number: the chapter, for example ``"01"``.
@@ -36,13 +38,25 @@ def start(number: str, *, release: int) -> None:
             f"This notebook (release {release}) is {newer} than gclib (release {RELEASE}): some "
             f"checks may not fit. Run '{fix}' in a terminal; your answers are kept."
         )
+    from gclib.checks.cards import in_notebook
+
+    if in_notebook() and not os.environ.get("NBGRADER_EXECUTION"):
+        from gclib.progress import follow
+
+        follow(chapter)
 
 
 @contextlib.contextmanager
 def after(exercise: str) -> Iterator[None]:
-    """Run an experiment that needs an exercise; say so where the exercise is still a stub."""
+    """Run an experiment that needs an exercise; say so where the exercise is still a stub.
+
+    Where its check failed last, say that, too: what the experiment shows may mislead.
+    """
+    from gclib.checks import cards
     from gclib.checks.outcome import STUB_MESSAGE
 
+    if cards.last_verdicts.get(exercise) == cards.NOT_YET:
+        print(f"The check of {exercise} says 'not yet': what follows may mislead.")
     try:
         yield
     except NotImplementedError as error:

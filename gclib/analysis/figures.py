@@ -12,6 +12,7 @@ import html
 import io
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,16 +27,37 @@ HEAT = "cividis"
 _LARGEST_WITH_NUMBERS = 64
 
 
-def show(figure: Figure, alt: str, *, width: int | None = None) -> None:
+@dataclass(frozen=True)
+class Fold:
+    """A figure that can be folded away.
+
+    Attributes:
+        title: what stands where the figure would.
+        opened: whether it is unfolded at first.
+    """
+
+    title: str
+    opened: bool
+
+
+def show(
+    figure: Figure,
+    alt: str,
+    *,
+    width: int | None = None,
+    fold: Fold | None = None,
+    summary: str = "",
+) -> None:
     """Display a figure in a notebook with its alt text; outside of one, do nothing.
 
     Args:
         figure: the figure.
         alt: one sentence that says what can be seen.
         width: width on the page in pixels; default: the figure's own.
+        fold: fold the figure away; default: it stands there openly.
+        summary: lines of numbers, folded away with the figure.
     """
-    ipython = sys.modules.get("IPython")
-    if ipython is None or ipython.get_ipython() is None:
+    if not _in_ipython():
         return
     from IPython.display import display
 
@@ -46,7 +68,21 @@ def show(figure: Figure, alt: str, *, width: int | None = None) -> None:
         f'<img alt="{html.escape(alt)}" width="{width}" style="max-width:100%;background:white" '
         f'src="data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}">'
     )
-    display({"text/html": image, "text/plain": alt}, raw=True)
+    plain = alt
+    if fold:
+        style = "white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere"
+        numbers = f'<pre style="{style}">{html.escape(summary)}</pre>' if summary else ""
+        image = (
+            f"<details{' open' if fold.opened else ''} style='padding-left:5px'><summary>{html.escape(fold.title)}"
+            f"</summary>{numbers}{image}</details>"
+        )
+        plain = "\n".join(filter(None, (fold.title, summary, alt)))
+    display({"text/html": image, "text/plain": plain}, raw=True)
+
+
+def _in_ipython() -> bool:
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and ipython.get_ipython() is not None
 
 
 def describe(name: str, tensor: Tensor, *, sums: bool = True) -> str:
@@ -71,6 +107,7 @@ def matrices(
     alt: str,
     shared_scale: bool = True,
     sums: bool = True,
+    fold: Fold | None = None,
 ) -> None:
     """Show matrices side by side as heat maps and print a line of numbers about each.
 
@@ -83,6 +120,7 @@ def matrices(
         alt: what can be seen.
         shared_scale: one colour scale for all panels.
         sums: print the sums of the rows, too.
+        fold: fold the figure away, and the lines of numbers with it.
     """
     panels = {title: matrix.detach().double().cpu() for title, matrix in panels.items()}
     low = min(matrix.min().item() for matrix in panels.values())
@@ -91,6 +129,7 @@ def matrices(
 
     figure = Figure(figsize=(3.1 * len(panels) + 0.6, 3.5), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    lines = []
     for axis, (title, matrix) in zip(axes, panels.items(), strict=True):
         limits = (low, high) if shared_scale else (matrix.min().item(), matrix.max().item())
         _heat(axis, matrix, limits)
@@ -100,11 +139,13 @@ def matrices(
             axis.set_xticks(range(len(column_names)), column_names)
         if row_names:
             axis.set_yticks(range(len(row_names)), row_names)
-        print(describe(title, matrix, sums=sums))
+        lines.append(describe(title, matrix, sums=sums))
+    if not (fold and _in_ipython()):
+        print(*lines, sep="\n")
     axes[0].set_ylabel(rows, fontsize=9)
     if shared_scale:
         figure.colorbar(axes[-1].images[0], ax=list(axes), shrink=0.8)
-    show(figure, alt)
+    show(figure, alt, fold=fold, summary="\n".join(lines))
 
 
 def maps(

@@ -5,30 +5,54 @@ from __future__ import annotations
 import contextlib
 import html
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from gclib.checks.outcome import CheckFailed, NotAttempted
 
 # Of the border: contrast on white and on JupyterLab's dark grey is at least 3:1. Text has the
 # page's own colour, which can be read in every theme, and says the same.
-_COLOURS = {"passed": "#2e8b57", "not attempted": "#8a8a8a", "not yet": "#d9544d"}
+PASSED, NOT_YET, NOT_ATTEMPTED = "passed", "not yet", "not attempted"
+_COLOURS = {PASSED: "#2e8b57", NOT_ATTEMPTED: "#8a8a8a", NOT_YET: "#d9544d"}
+# Each check that shows a card in a notebook: its exercise and its verdict, told and kept.
+on_verdict: Callable[[str, str], None] | None = None
+last_verdicts: dict[str, str] = {}
 
 
 def show_passed(exercise: str, title: str, properties: int, hidden: bool) -> None:
     """Say that all properties hold; of visible checks no more than that."""
     kind = "hidden" if hidden else "visible"
-    _show("passed", f"{exercise} {title}: all {properties} {kind} checks passed", [])
+    _show(PASSED, f"{exercise} {title}: all {properties} {kind} checks passed", [])
+    if not hidden:
+        _tell(exercise, PASSED)
 
 
 def show_not_attempted(error: NotAttempted) -> None:
     """Say that the stub is still there."""
     hint = ("next", f"write {error.what} in the cell above, run it, then run this cell again")
-    _show("not attempted", error.exercise, [hint])
+    _show(NOT_ATTEMPTED, error.exercise, [hint])
+    _tell(error.exercise, NOT_ATTEMPTED)
 
 
 def show_failed(error: CheckFailed) -> None:
     """Show expected against got, the likely cause and where to look."""
-    _show("not yet", f"{error.exercise}: {error.what}", error.details())
+    _show(NOT_YET, f"{error.exercise}: {error.what}", error.details())
+    _tell(error.exercise, NOT_YET)
+
+
+def verdict_of(texts: Iterable[str]) -> str:
+    """The verdict of the last card among the plain texts of what a cell shows."""
+    verdict = NOT_ATTEMPTED
+    for text in texts:
+        kind = text.partition(":")[0]
+        verdict = kind if kind in _COLOURS else verdict
+    return verdict
+
+
+def _tell(exercise: str, verdict: str) -> None:
+    if _collecting is None and in_notebook():
+        last_verdicts[exercise] = verdict
+        if on_verdict is not None:
+            on_verdict(exercise, verdict)
 
 
 _collecting: list[dict[str, str]] | None = None
@@ -46,7 +70,7 @@ def collected() -> Iterator[list[dict[str, str]]]:
 
 
 def _show(kind: str, headline: str, details: list[tuple[str, str]]) -> None:
-    if _collecting is None and not _in_notebook():
+    if _collecting is None and not in_notebook():
         return
     details = [(name, text) for name, text in details if text]
     plain = "\n".join([f"{kind}: {headline}", *(f"  {name}: {text}" for name, text in details)])
@@ -71,7 +95,8 @@ def _show(kind: str, headline: str, details: list[tuple[str, str]]) -> None:
     display(data, raw=True)
 
 
-def _in_notebook() -> bool:
+def in_notebook() -> bool:
+    """Whether this runs in a kernel, where what is displayed is seen."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
     return shell is not None and hasattr(shell, "kernel")

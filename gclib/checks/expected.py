@@ -29,11 +29,13 @@ def load_expected(exercise: str) -> dict:
 def beside(exercise: str, yours: Callable[[], Tensor]) -> None:
     """Show the expected figure of an exercise, with yours beside it once it is written.
 
+    Until then it is folded away, for those who want to draw it in their head first.
+
     Args:
         exercise: for example ``"c01-e1"``.
-        yours: returns your matrix; a stub inside of it is no error.
+        yours: returns your matrix; a stub inside of it is no error, and errors take one line.
     """
-    from gclib.analysis.figures import matrices
+    from gclib.analysis.figures import Fold, matrices
 
     stored = load_expected(exercise)
     expected = torch.tensor(stored["matrix"], dtype=torch.float64)
@@ -46,13 +48,16 @@ def beside(exercise: str, yours: Callable[[], Tensor]) -> None:
         else:
             shape = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
             print(f"Yours cannot be drawn beside it: {shape}, expected {tuple(expected.shape)}.")
-    except NotImplementedError as error:
-        if str(error) not in ("", STUB_MESSAGE):
-            raise
+    except Exception as error:
+        if not isinstance(error, NotImplementedError) or str(error) not in ("", STUB_MESSAGE):
+            said = f"{type(error).__name__}: {error}".split("\n")[0]
+            print(f"Yours cannot be drawn beside it ({said}). What does its check say?")
+    title = "Expected figure, yours beside it" if "yours" in panels else "Expected figure"
     matrices(
         panels,
         rows=stored["rows"],
         columns=stored["columns"],
         row_names=stored.get("row_names"),
         alt=stored["alt"],
+        fold=Fold(title, opened="yours" in panels),
     )

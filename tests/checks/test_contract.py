@@ -352,7 +352,7 @@ def test_messages_in_a_notebook_are_cards_with_a_plain_fallback(monkeypatch):
     from gclib.checks import cards
 
     shown = []
-    monkeypatch.setattr(cards, "_in_notebook", lambda: True)
+    monkeypatch.setattr(cards, "in_notebook", lambda: True)
     monkeypatch.setattr("IPython.display.display", lambda data, raw: shown.append(data))
     c01.e1(good)
     with pytest.raises(CheckFailed):
@@ -374,7 +374,7 @@ def test_what_a_student_returns_cannot_become_html(monkeypatch):
     from gclib.checks import cards
 
     shown = []
-    monkeypatch.setattr(cards, "_in_notebook", lambda: True)
+    monkeypatch.setattr(cards, "in_notebook", lambda: True)
     monkeypatch.setattr("IPython.display.display", lambda data, raw: shown.append(data))
 
     def attack(query, key):

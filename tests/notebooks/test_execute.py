@@ -6,6 +6,7 @@ Executions take a kernel and up to half a minute each, so they wait for --full.
 import contextlib
 import io
 import json
+import re
 import shutil
 import time
 
@@ -72,12 +73,31 @@ def printed(cell):
 
 
 def cards(cell):
-    """The plain text of what a cell displayed."""
-    return [
+    """The plain text of what a cell displayed, but for how far the student is."""
+    shown = [
         output.data.get("text/plain", "")
         for output in cell.outputs
         if output.output_type == "display_data"
     ]
+    return [text for text in shown if not re.match(r"Chapter \d\d: ", text)]
+
+
+def progress(cell):
+    """How far the student is, as the cell displayed it."""
+    return [
+        output.data["text/plain"]
+        for output in cell.outputs
+        if output.output_type == "display_data" and output.data["text/plain"] not in cards(cell)
+    ]
+
+
+def html(cell):
+    """What a cell displayed, as HTML."""
+    return "".join(
+        output.data.get("text/html", "")
+        for output in cell.outputs
+        if output.output_type == "display_data"
+    )
 
 
 @pytest.fixture(scope="module", params=CHAPTERS, ids=CHAPTER_IDS)
@@ -112,12 +132,33 @@ def test_every_check_of_a_solution_ends_with_a_passed_card(solved):
     assert checks
     for cell in checks:
         assert cell.outputs, cell.id
-        last = cell.outputs[-1]
-        assert last.output_type == "display_data", cell.id
+        assert cell.outputs[-1].output_type == "display_data", cell.id
         kind = "hidden" if cell.id.endswith("-hidden") else "visible"
-        assert last.data["text/plain"].startswith(f"passed: {cell.id.rsplit('-', 1)[0]} ")
-        assert last.data["text/plain"].endswith(f" {kind} checks passed")
-        assert "passed</strong>" in last.data["text/html"]
+        (card,) = cards(cell)
+        assert card.startswith(f"passed: {cell.id.rsplit('-', 1)[0]} ")
+        assert card.endswith(f" {kind} checks passed")
+        assert "passed</strong>" in html(cell)
+
+
+@pytest.mark.full
+def test_a_solution_counts_its_exercises_as_they_pass(solved):
+    checks = [cell for cell in solved.code_cells("check") if cell.id.endswith("-visible")]
+    for number, cell in enumerate(checks, start=1):
+        (line,) = progress(cell)
+        if number < len(checks):
+            assert f": {number} of {len(checks)} exercises passed, about " in line, cell.id
+        else:
+            assert line.endswith(f": all {number} exercises passed"), cell.id
+        assert progress_of_hidden(solved, cell) == []
+    (above,) = progress(solved.notebook.cells[1])  # the first cell follows
+    assert f": all {len(checks)} exercises passed" in above
+
+
+def progress_of_hidden(executed, visible):
+    name = visible.id.replace("-visible", "-hidden")
+    return [
+        line for cell in executed.code_cells("check") if cell.id == name for line in progress(cell)
+    ]
 
 
 @pytest.mark.full
@@ -126,7 +167,10 @@ def test_every_experiment_of_a_solution_does_its_work(solved):
         assert "Finish exercise" not in printed(cell), cell.id
         assert printed(cell) or cards(cell), cell.id
         if "expected.beside(" in cell.source:
-            assert "yours: shape" in printed(cell), cell.id
+            (figure,) = cards(cell)
+            assert figure.startswith("Expected figure, yours beside it\nexpected "), cell.id
+            assert "\nyours: shape" in figure, cell.id
+            assert "<details open" in html(cell), cell.id
 
 
 @pytest.mark.full
@@ -166,8 +210,10 @@ def test_experiments_of_a_blank_chapter_name_the_exercise_to_finish(blank):
         assert printed(cell) == f"Finish exercise {exercise} first, then run this cell again.\n"
     for cell in blank.code_cells("experiment"):
         if "expected.beside(" in cell.source and cell not in waiting:
-            assert printed(cell).startswith("expected "), cell.id
-            assert "yours" not in printed(cell), cell.id
+            (figure,) = cards(cell)
+            assert figure.startswith("Expected figure\nexpected "), cell.id
+            assert "yours" not in figure.lower(), cell.id
+            assert "<details style=" in html(cell), cell.id
 
 
 def cells_with_figures(chapter):

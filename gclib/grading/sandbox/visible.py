@@ -51,6 +51,7 @@ _COMMANDS = (
     "lab.py",
     "lab_settings/overrides.json",
     "later.py",
+    "progress.py",
     "py.typed",
     "seeds.py",
     "workspace.py",
