@@ -59,7 +59,7 @@ def e1(impl: Handle, report: Report) -> None:
     expected = _numbers([[9, -1, 1, 2.5], [34 / 3, -4, -1, 0.5]])
     variances = _numbers([[5], [32]])
     squares = x.square().mean(1, keepdim=True)
-    over_batch = (x - x.mean(0)) / (x.var(0, correction=0) + 4).sqrt()
+    over_batch = [(x - x.mean(0)) / (x.var(0, correction=c) + 4).sqrt() for c in (0, 1)]
     over_all = (x - x.mean()) / (x.var(correction=0) + 4).sqrt()
     call = impl.inspect(x, weight, bias, 4.0)
     report.close(
@@ -74,7 +74,7 @@ def e1(impl: Handle, report: Report) -> None:
                 centred / (variances.sqrt() + 4) * weight + bias,
                 centred / ((variances * 4 / 3).sqrt() + 4) * weight + bias,
             ),
-            "the squares of x, not of x - mean: center before you square": (
+            "the squares of x, not of x - mean: centre before you square": (
                 centred / (squares + 4).sqrt() * weight + bias
             ),
             "this is the root mean square of x: LayerNorm subtracts the mean first": (
@@ -96,7 +96,7 @@ def e1(impl: Handle, report: Report) -> None:
             "divided by the variance: the root is missing": centred / roots**2 * weight + bias,
             "the mean is not subtracted": x / roots * weight + bias,
             "axis 0 is the batch: mean and variance run over the channels of one example": (
-                over_batch * weight + bias
+                tuple(y * weight + bias for y in over_batch)
             ),
             "one mean for all examples: each example has its own": over_all * weight + bias,
             "weight and bias are not used": centred / roots,
@@ -577,9 +577,7 @@ def _count_mistakes(c: int, r: int, p: int, right: int) -> dict[str, int]:
         "the two biases of the bottleneck are missing": right - p - c,
         "r in place of C' = C // r": 2 * c * r + 2 * c + 3 * r + 1,
         "C' is rounded up: it is the whole part of C / r": right + 2 * c + 3,
-        "C' is C // r: with C·C / r in one step, the rest of the division is lost": (
-            right - 2 * c * p + 2 * c * c // r
-        ),
+        _WHOLE_PART: right - 2 * c * p + 2 * c * c // r,
         "the bias of W_k is one number, as its output": right - 1 + c,
     }
 
@@ -607,12 +605,12 @@ def e4(impl: Handle, report: Report) -> None:
         cause = next((cause for cause, wrong in mistakes.items() if wrong == got), "")
         if not cause and (got > 4 * right or got < 0):
             cause = "C' is C // r: the ratio divides"
-        report.true(
-            what, got == right, expected=f"{right:,}", got=f"{got:,}", cause=cause or _ONE_BY_ONE
-        )
+        cause = cause or (_WHOLE_PART if c % r else _ONE_BY_ONE)
+        report.true(what, got == right, expected=f"{right:,}", got=f"{got:,}", cause=cause)
 
 
 _ONE_BY_ONE = "count layer by layer with C = 12, r = 4: 13, 39, 6 and 48"
+_WHOLE_PART = "C' is C // r: with C·C / r in one step, the rest of the division is lost"
 
 KINDS = (
     "softmax never called",

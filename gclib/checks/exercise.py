@@ -189,6 +189,7 @@ _CAUSES = {
     "LayerNorm does not",
     "to match num_features": "a norm over other axes: use LayerNorm on the channels",
     "found element of type float": "a size that is not an int: divide with // in place of /",
+    "Dimension out of range": "an axis that this tensor does not have: print its shape first",
     "einsum": "the letters of einsum and the axes of its operands do not match",
     "is invalid for input of size": "view or reshape with the wrong number of elements",
     "view size is not compatible": "view after transpose: use .reshape(), or .contiguous() first",

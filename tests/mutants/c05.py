@@ -127,7 +127,7 @@ MUTANTS = {
             },
             "outside of the root",
         ),
-        Mutant("squares of x", {"centred.square()": "x.square()"}, "center before you square"),
+        Mutant("squares of x", {"centred.square()": "x.square()"}, "centre before you square"),
         Mutant(
             "root mean square",
             {"return centred": "return x", "centred.square()": "x.square()"},
