@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Iterator
 
 from gclib.checks.outcome import CheckFailed, NotAttempted
 
+PASSED, NOT_YET, NOT_ATTEMPTED = "passed", "not yet", "not attempted"
 # Of the border: contrast on white and on JupyterLab's dark grey is at least 3:1. Text has the
 # page's own colour, which can be read in every theme, and says the same.
-PASSED, NOT_YET, NOT_ATTEMPTED = "passed", "not yet", "not attempted"
 _COLOURS = {PASSED: "#2e8b57", NOT_ATTEMPTED: "#8a8a8a", NOT_YET: "#d9544d"}
 # Each check that shows a card in a notebook: its exercise and its verdict, told and kept.
 on_verdict: Callable[[str, str], None] | None = None
