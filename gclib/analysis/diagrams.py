@@ -106,7 +106,7 @@ def _arrow(axis: Axes, x: float, top: float, bottom: float) -> None:
 
 POSITIONS_ALT = (
     "A chain of boxes from left to right: the input x, a 1×1 convolution with norm and ReLU, a 3×3 "
-    "convolution with norm and ReLU, a 1×1 convolution with norm, a plus sign, a last ReLU. An arc "
+    "convolution with norm and ReLU, a 1×1 convolution with norm, a plus sign, a last ReLU. A line "
     "leads from x to the plus sign: the shortcut. Three marks below: after_3x3 between the 3×3 and "
     "the second 1×1, after_1x1 before the plus sign, after_add between the plus sign and the ReLU."
 )
@@ -129,16 +129,16 @@ def positions() -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-    figure = Figure(figsize=(9.5, 2.6), layout="constrained")
+    figure = Figure(figsize=(9.5, 2.4), layout="constrained")
     axis = figure.subplots()
     axis.set_xlim(-0.35, 7.5)
-    axis.set_ylim(-1.25, 1.35)
+    axis.set_ylim(-1.25, 1.05)
     axis.axis("off")
     line = {"arrowstyle": "-|>", "mutation_scale": 10, "color": "#444444"}
     axis.add_patch(FancyArrowPatch((0.1, 0), (7.4, 0), zorder=0, **line))
-    shortcut = {**line, "connectionstyle": "arc3,rad=-0.22"}
-    axis.add_patch(FancyArrowPatch((0.2, 0.05), (5.35, 0.27), **shortcut))
-    axis.text(2.7, 1.12, "shortcut", ha="center", size=9)
+    axis.plot([0.25, 0.25, 5.35], [0, 0.7, 0.7], color="#444444", linewidth=1)
+    axis.add_patch(FancyArrowPatch((5.35, 0.7), (5.35, 0.24), shrinkA=0, **line))
+    axis.text(2.8, 0.78, "shortcut", ha="center", size=9)
     axis.text(-0.05, 0, "x", ha="center", va="center", size=13, weight="bold")
     for text, x in _CHAIN:
         wide = 0.24 if text == "+" else 0.48

@@ -384,6 +384,7 @@ def _block_apart(report: Report, impl: Handle) -> None:
 # Blocks in a network ---------------------------------------------------------------------------
 
 INSERT_SIZES = {"c3": 2, "c4": 3, "c5": 2}  # residual blocks of each stage
+NO_INDEX = "a stage has no residual block of this index: raise ValueError(...) for it"
 _INSERT_ALL = ("c3.0", "c3.1", "c4.0", "c4.1", "c4.2", "c5.0", "c5.1")
 _INSERT_CASES = (  # stages, index, places
     (("c4",), None, ("c4.0", "c4.1", "c4.2")),
@@ -678,6 +679,7 @@ def e2(impl: Handle, report: Report) -> None:
                 f"{insert_case(stages, index)} is refused",
                 lambda stages=stages, index=index: impl.build(stages, index),
                 "index",
+                returned=NO_INDEX,
             )
 
 

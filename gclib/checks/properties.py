@@ -69,7 +69,13 @@ def examples_apart(report: Report, run, *batches: Tensor) -> None:
 
 
 def raises_value_error(
-    report: Report, what: str, function: Callable[[], Any], argument: str, *, later=None
+    report: Report,
+    what: str,
+    function: Callable[[], Any],
+    argument: str,
+    *,
+    later=None,
+    returned: str = "",
 ) -> None:
     """An unknown option is refused with a ValueError.
 
@@ -79,8 +85,10 @@ def raises_value_error(
         function: the call that must raise.
         argument: what the option is called.
         later: a call that should not have been reached, for a class: its forward.
+        returned: the likely cause where nothing is raised; default: an unknown name is taken for
+            a known one.
     """
-    cause = (
+    cause = returned or (
         f"an unknown {argument} falls through to one of the known ones: end with raise "
         f"ValueError(...)"
     )

@@ -485,30 +485,34 @@ _INSERT_MUTANTS = [
         {'raise ValueError(f"stage {stage!r}")': "continue"},
         "an unknown stage",
     ),
-    Mutant("any index", {_INSERT_INDEX: ""}, "an unknown index"),
+    Mutant("any index", {_INSERT_INDEX: ""}, "no residual block of this index"),
     Mutant(
         "IndexError",
         {_INSERT_INDEX: "", "[index % len(layers)]": "[range(len(layers))[index]]"},
         "asks for a ValueError",
     ),
-    Mutant("one too many", {"index < len": "index <= len"}, "an unknown index"),
-    Mutant("below the stage", {"not -len(layers) <= index": "not -9 <= index"}, "an unknown index"),
+    Mutant("one too many", {"index < len": "index <= len"}, "no residual block of this index"),
+    Mutant(
+        "below the stage",
+        {"not -len(layers) <= index": "not -9 <= index"},
+        "no residual block of this index",
+    ),
     Mutant(
         "clamped index",
         {
             _INSERT_INDEX: "        if index is not None:\n            index = max(-len(layers), min(index, len(layers) - 1))\n"
         },
-        "an unknown index",
+        "no residual block of this index",
     ),
     Mutant(
         "a short stage is skipped",
         {f"{_INSERT_INDEX.splitlines()[1]}": "            continue"},
-        "an unknown index",
+        "no residual block of this index",
     ),
     Mutant(
         "far index",
         {"index < len(layers)": "index < 9 + len(layers) * (index < 50)"},
-        "an unknown index",
+        "no residual block of this index",
     ),
     Mutant(
         "drawn anew",
@@ -532,7 +536,7 @@ _INSERT_MUTANTS = [
     Mutant(
         "first stage decides",
         {"index is not None and": "index is not None and stage == stages[0] and"},
-        "an unknown index",
+        "no residual block of this index",
     ),
 ]
 

@@ -136,6 +136,7 @@ def e2(impl: Handle, report: Report) -> None:
                 f"{c06.insert_case(stages, index)} is refused",
                 lambda stages=stages, index=index: impl.build(stages, index),
                 "index",
+                returned=c06.NO_INDEX,
             )
 
 
