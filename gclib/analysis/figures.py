@@ -304,7 +304,8 @@ def curves(
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.2, 3.4), layout="constrained")
+    many = len(lines) > 5  # a legend among them would cover one
+    figure = Figure(figsize=(5.2, 4.0 if many else 3.4), layout="constrained")
     axis = figure.subplots()
     styles = ("o-", "s--", "^-.", "D:", "v-", "x--")
     for number, (label, values) in enumerate(lines.items()):
@@ -317,10 +318,15 @@ def curves(
         axis.set_yscale("log")
         axis.set_xticks(list(x), [f"{value:g}" for value in x])
         _plain_ticks(axis, [value for values in lines.values() for value in values])
+    elif all(value == int(value) for value in x):
+        axis.locator_params(axis="x", integer=True)  # no epoch 5.5
     axis.set_xlabel(xlabel)
     axis.set_ylabel(ylabel)
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=9)
+    if many:
+        figure.legend(fontsize=9, loc="outside lower center", ncols=3)
+    else:
+        axis.legend(fontsize=9)
     show(figure, alt)
 
 

@@ -639,7 +639,13 @@ def check_refused(report: Report, impl: Handle, sizes: tuple[int, int, int]) -> 
     """A batch that does not split."""
     batch, processes, micro = sizes
     what = f"batch {batch}, {processes} processes, micro-batch {micro} is refused"
-    raises_value_error(report, what, lambda: impl.call(*sizes, 0.1, 256), "size of the batch")
+    cause = (
+        f"{batch} images do not make whole passes of {processes} · {micro}: raise ValueError(...) "
+        "where the division leaves a rest"
+    )
+    raises_value_error(
+        report, what, lambda: impl.call(*sizes, 0.1, 256), "size of the batch", returned=cause
+    )
 
 
 @exercise(

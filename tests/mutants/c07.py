@@ -295,7 +295,7 @@ _SPLIT_MUTANTS = [
     Mutant("rounded", {_SPLIT_RATE: "lr * (batch_size // lr_batch)"}, "rounded down"),
     Mutant("no lr", {_SPLIT_RATE: "batch_size / lr_batch"}, "lr is missing"),
     Mutant("no base", {_SPLIT_RATE: "lr * batch_size"}, "lr_batch is missing"),
-    Mutant("no error", {_SPLIT_TEST: "if False:"}, "falls through"),
+    Mutant("no error", {_SPLIT_TEST: "if False:"}, "whole passes"),
     Mutant("always refused", {_SPLIT_TEST: "if True:"}, "this batch splits"),
     Mutant("KeyError", {"raise ValueError": "raise KeyError"}, "asks for a ValueError"),
     Mutant("exchanged", {f"parts, {_SPLIT_RATE}": f"{_SPLIT_RATE}, parts"}, "parts first"),
