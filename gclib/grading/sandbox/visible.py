@@ -89,7 +89,7 @@ _TOOLS = {
         "training/schedule.py",
     ),
     "05": ("paper/counts.json",),
-    "06": ("models/mini_resnet.py",),
+    "06": ("models/mini_resnet.py", "paper/figure.py"),
     "07": (
         "datasets/check_report.py",
         "datasets/image_files.py",
