@@ -103,6 +103,20 @@ def test_decades_have_powers_of_ten(axes):
     assert any("10^{" in label.get_text() for label in axes[0].get_yticklabels())
 
 
+def test_whole_numbers_have_whole_ticks(axes):
+    lines = {"a": [1, 2, 3, 4]}
+    figures.curves((5, 6, 7, 8), lines, xlabel="epoch", ylabel="y", alt="a line", log=False)
+    assert all(tick == int(tick) for tick in axes[0].get_xticks())
+
+
+@pytest.mark.parametrize("count", [5, 6])
+def test_many_curves_have_their_legend_outside(axes, count):
+    lines = {str(n): [n, n + 1] for n in range(count)}
+    figures.curves((1, 2), lines, xlabel="x", ylabel="y", alt="lines", log=False)
+    (axis,) = axes
+    assert (axis.get_legend() is None) == bool(axis.figure.legends) == (count > 5)
+
+
 def test_rows_and_columns_can_have_names(axes, capsys):
     panels = {"a": torch.eye(2), "b": torch.eye(2)}
     names = {"row_names": ["up", "down"], "column_names": ["left", "right"]}
