@@ -197,7 +197,7 @@ def pictures(panels: Mapping[str, Tensor], *, alt: str) -> None:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(2.6 * len(panels), 2.8), layout="constrained")
+    figure = Figure(figsize=(2.6 * len(panels), 2.9), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, (title, image) in zip(axes, panels.items(), strict=True):
         axis.imshow(image.detach().cpu().numpy())
@@ -250,6 +250,7 @@ def boxes(panels: Mapping[str, Tensor], *, alt: str) -> None:
             place, size = (left, top), (right - left, bottom - top)
             axis.add_patch(Rectangle(place, *size, fill=False, ec=colour, ls=line, lw=2))
             at = {"color": colour, "ha": "center", "va": "center", "size": 10}
+            at["bbox"] = {"fc": "white", "ec": "none", "pad": 0.5}  # over lines of other boxes
             middle = left + size[0] * (0.3 + 0.2 * (number % 3))  # boxes may cover one another
             axis.text(middle, bottom - size[1] / 5, str(number), **at)
         axis.set_xlim(low - 1, high[0] + 1)
