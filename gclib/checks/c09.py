@@ -159,7 +159,7 @@ def check_inflated(
             f"{'step' if steps == 1 else 'steps'}",
             parts,
             right,
-            mistakes=_share_mistakes(steps, how) if steps > 1 else None,
+            mistakes=_share_mistakes(steps, how),
             cause=cause,
             atol=1e-6,
         )
@@ -362,7 +362,7 @@ def check_changed(
     "c09-e2",
     "where zeros reach",
     needs="changed_frames",
-    look="section 3, the picture of zeros",
+    look="section 3, the table of changed pictures",
     points=(1, 1),
     minutes=10,
 )
@@ -375,7 +375,7 @@ def e2(impl: Handle, report: Report) -> None:
 # Clips ------------------------------------------------------------------------------------------
 
 # Name → pictures, pictures per second, clips, rows of the result, cause → what it gives.
-_TENTH = "clip k of n begins behind k/n of what a clip leaves: the last does not reach the end"
+_TENTH = "clip k of n begins at k/n of the room: so the last one does not reach the end"
 _CLIP_CASES = {
     "10 seconds, 30 per second, the first of 10 clips": (
         (300, 30, 10),
@@ -424,7 +424,7 @@ _CLIP_CASES = {
             "clips one behind the other: spread them over the video": (
                 [192, 200, 208, 216, 224, 232, 240, 248]
             ),
-            "in the middle of its part of the video: clip k begins behind k/n of the room": (
+            "in the middle of its part of the video: clip k begins at k/n of the room": (
                 [82, 90, 98, 106, 114, 122, 130, 138]
             ),
         },
