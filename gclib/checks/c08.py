@@ -136,6 +136,9 @@ def check_match(
     if isinstance(got, Tensor) and got.dtype in (torch.bool, torch.float64, torch.float32):
         cause = "return the numbers of the objects, as int64: torch.full((len(boxes),), -1)"
         report.fail(what, expected="int64", got=f"{got.dtype}".removeprefix("torch."), cause=cause)
+    if isinstance(got, (list, tuple)):
+        cause = "return the numbers as a tensor: torch.tensor(...)"
+        report.fail(what, expected="a tensor, int64", got=_kind(got), cause=cause)
     cause = "one number for each detection" if isinstance(got, Tensor) else ""
     got = report.tensor(what, got, (len(boxes),), dtype=torch.int64, cause=cause).tolist()
     cause = next((cause for cause, wrong in mistakes.items() if got == wrong != right), "")
@@ -945,13 +948,10 @@ def check_decode(
     """Boxes from deltas."""
     call = impl.inspect(*arguments)
     got = report.tensor(what, call.result, tuple(right.shape), cause=_decode_shape(call, right))
-    report.close(
-        what,
-        got,
-        right,
-        mistakes=mistakes,
-        cause="write centre and size of the box, of the moved box, then its corners, one by one",
-    )
+    cause = "write centre and size of the box, of the moved box, then its corners, one by one"
+    if torch.allclose(got, right, rtol=1e-6, atol=1e-6):
+        cause = "rounded: torch.tensor(stds) is float32, deltas.new_tensor(stds) is as the deltas"
+    report.close(what, got, right, mistakes=mistakes, cause=cause)
     input_kept(report, call, *arguments[:2])
 
 

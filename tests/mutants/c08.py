@@ -49,7 +49,7 @@ _MATCH_MUTANTS = [
     ),
     Mutant("nothing returned", {"return found": "return None"}, "without a return"),
     Mutant("floats", {"(len(boxes),), -1)": "(len(boxes),), -1.0)"}, "as int64"),
-    Mutant("a list", {"return found": "return found.tolist()"}, "got          list"),
+    Mutant("a list", {"return found": "return found.tolist()"}, "return the numbers as a tensor"),
     Mutant(
         "in place", {"    found = ": "    scores.neg_().neg_().add_(1)\n    found = "}, "in place"
     ),
