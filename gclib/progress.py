@@ -17,6 +17,8 @@ from gclib.checks import cards
 from gclib.checks.cells import UnreadableWork, read_cells
 from gclib.checks.exercise import Exercise, exercises_of
 
+# In the metadata of an output, for those who show notebooks to others than their student.
+MARK = {"gclib": "progress"}
 _CHECK = re.compile(r"(c\d\d-e\d+)-visible")
 # Told apart by how much is filled, not by colour alone; grey and red have 3:1 on white and black.
 _FILL = {
@@ -194,9 +196,10 @@ def _display(
     page, plain = texts
     data = {"text/html": page, "text/plain": plain}
     if update:
-        update_display(data, display_id=display_id, raw=True)
+        update_display(data, display_id=display_id, raw=True, metadata=MARK)
     else:
-        display(data, raw=True, **({"display_id": display_id} if display_id else {}))
+        named = {"display_id": display_id} if display_id else {}
+        display(data, raw=True, metadata=MARK, **named)
 
 
 def follow(chapter: Chapter) -> None:

@@ -72,10 +72,9 @@ def show(
     if fold:
         style = "white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere"
         numbers = f'<pre style="{style}">{html.escape(summary)}</pre>' if summary else ""
-        image = (
-            f"<details{' open' if fold.opened else ''} style='padding-left:5px'><summary>{html.escape(fold.title)}"
-            f"</summary>{numbers}{image}</details>"
-        )
+        opened = "open " if fold.opened else ""
+        title = f"<summary>{html.escape(fold.title)}</summary>"
+        image = f'<details {opened}style="padding-left:5px">{title}{numbers}{image}</details>'
         plain = "\n".join(filter(None, (fold.title, summary, alt)))
     display({"text/html": image, "text/plain": plain}, raw=True)
 

@@ -42,6 +42,23 @@ def test_alt_text_is_in_the_image_and_the_fallback(shown):
     assert width > 300
 
 
+@pytest.mark.parametrize("opened", [False, True])
+def test_a_figure_can_be_folded_away_with_its_numbers(shown, capsys, opened):
+    fold = figures.Fold("Expected <figure>", opened)
+    figures.matrices({"a": torch.eye(2)}, alt="a diagonal", fold=fold)
+    (bundle,) = shown
+    tag = "<details open " if opened else "<details "
+    assert bundle["text/html"].startswith(tag)
+    assert "<summary>Expected &lt;figure&gt;</summary>" in bundle["text/html"]
+    assert ">a: shape (2, 2), from 0 to 1, rows sum to 1</pre><img " in bundle["text/html"]
+    assert bundle["text/plain"].splitlines() == [
+        "Expected <figure>",
+        "a: shape (2, 2), from 0 to 1, rows sum to 1",
+        "a diagonal",
+    ]
+    assert capsys.readouterr().out == ""
+
+
 def test_nothing_is_shown_outside_of_a_notebook(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "IPython", None)
     figures.matrices({"a": torch.eye(3)}, alt="x")
@@ -79,7 +96,7 @@ def axes(monkeypatch):
     """The first axes of each figure, drawn."""
     found = []
 
-    def draw(figure, alt):
+    def draw(figure, alt, **_):
         figure.draw_without_rendering()
         found.append(figure.axes[0])
 

@@ -90,16 +90,15 @@ class Seat:
     def run_all(self):
         """Run every cell, to the end of the last one."""
         self.sit()
-        self.menu("Run", "Run All Cells")
-        self.wait_until_run()
+        self.command("notebook:run-all-cells")
+        self.wait_until_idle()
 
     def run(self, cell):
         """Run a cell to its end."""
         self.sit()
-        cell.scroll_into_view_if_needed()
         cell.locator(".jp-InputPrompt").click()
-        self.page.keyboard.press("Control+Enter")
-        self.wait_until_run()
+        self.command("notebook:run-cell")
+        self.wait_until_idle()
 
     def write(self, name, source):
         """Write the answer whose stub defines a name, and run its cell."""
@@ -110,8 +109,8 @@ class Seat:
         self.page.keyboard.press("Control+a")
         self.page.keyboard.press("Delete")
         self.page.keyboard.insert_text(source)
-        self.page.keyboard.press("Control+Enter")
-        self.wait_until_run()
+        self.command("notebook:run-cell")
+        self.wait_until_idle()
 
     def answer(self, exercise, source):
         """Write an answer and run its check; returns the cell of the check."""
@@ -158,7 +157,7 @@ class Seat:
     # how it is looked at
 
     def command(self, name, **arguments):
-        """Run one of JupyterLab's commands, as its menus do."""
+        """Run one of JupyterLab's commands, as its menus do, to its end."""
         self.page.evaluate(
             "([name, arguments]) => window.jupyterapp.commands.execute(name, arguments)"
             ".then(() => true)",
@@ -222,17 +221,6 @@ class Seat:
 
     def wait_until_idle(self):
         self.page.wait_for_selector("text='Python 3 (ipykernel) | Idle'", timeout=180_000)
-
-    def wait_until_run(self):
-        """Until no cell waits for the kernel or runs."""
-        self.page.wait_for_timeout(100)
-        waiting = (
-            "() => ![...document.querySelectorAll('.jp-Notebook .jp-CodeCell .jp-InputPrompt')]"
-        )
-        self.page.wait_for_function(
-            f"{waiting}.some(e => e.textContent.includes('*'))", timeout=240_000
-        )
-        self.wait_until_idle()
 
 
 def main():

@@ -6,7 +6,6 @@ Executions take a kernel and up to half a minute each, so they wait for --full.
 import contextlib
 import io
 import json
-import re
 import shutil
 import time
 
@@ -16,6 +15,7 @@ import torch
 from nbclient import NotebookClient
 from notebook_copies import ROOT
 
+from gclib import progress
 from gclib.chapters import CHAPTERS
 from gclib.checks import expected
 
@@ -72,23 +72,25 @@ def printed(cell):
     )
 
 
-def cards(cell):
-    """The plain text of what a cell displayed, but for how far the student is."""
-    shown = [
-        output.data.get("text/plain", "")
-        for output in cell.outputs
-        if output.output_type == "display_data"
-    ]
-    return [text for text in shown if not re.match(r"Chapter \d\d: ", text)]
+def displayed(cell):
+    """The plain texts of what a cell displayed: how far the student is, and the rest."""
+    shown = [output for output in cell.outputs if output.output_type == "display_data"]
+    marked = [output.metadata == progress.MARK for output in shown]
+    texts = [output.data.get("text/plain", "") for output in shown]
+    return (
+        [text for text, mark in zip(texts, marked, strict=True) if mark],
+        [text for text, mark in zip(texts, marked, strict=True) if not mark],
+    )
 
 
-def progress(cell):
+def standing(cell):
     """How far the student is, as the cell displayed it."""
-    return [
-        output.data["text/plain"]
-        for output in cell.outputs
-        if output.output_type == "display_data" and output.data["text/plain"] not in cards(cell)
-    ]
+    return displayed(cell)[0]
+
+
+def cards(cell):
+    """The plain text of what else a cell displayed."""
+    return displayed(cell)[1]
 
 
 def html(cell):
@@ -144,21 +146,13 @@ def test_every_check_of_a_solution_ends_with_a_passed_card(solved):
 def test_a_solution_counts_its_exercises_as_they_pass(solved):
     checks = [cell for cell in solved.code_cells("check") if cell.id.endswith("-visible")]
     for number, cell in enumerate(checks, start=1):
-        (line,) = progress(cell)
+        (line,) = standing(cell)
         if number < len(checks):
             assert f": {number} of {len(checks)} exercises passed, about " in line, cell.id
         else:
             assert line.endswith(f": all {number} exercises passed"), cell.id
-        assert progress_of_hidden(solved, cell) == []
-    (above,) = progress(solved.notebook.cells[1])  # the first cell follows
+    (above,) = standing(solved.notebook.cells[1])  # the first cell follows
     assert f": all {len(checks)} exercises passed" in above
-
-
-def progress_of_hidden(executed, visible):
-    name = visible.id.replace("-visible", "-hidden")
-    return [
-        line for cell in executed.code_cells("check") if cell.id == name for line in progress(cell)
-    ]
 
 
 @pytest.mark.full

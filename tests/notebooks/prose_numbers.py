@@ -1,0 +1,34 @@
+"""Numbers that a text quotes, and numbers that stand behind them."""
+
+from __future__ import annotations
+
+import re
+
+# Code, formulas, addresses, links, titles, and references to sections, tables and papers.
+_LEFT_OUT = re.compile(
+    r"```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$]*\$|https?://\S+|\]\([^)]*\)|\barXiv \S+"
+    r"|\b(?:[Ss]ections?|[Cc]hapters?|[Tt]ables?|[Ff]igures?|[Ee]quations?|[Ii]ssues?|Python|torch)"
+    r"\s+\d[\d.]*(?:\([a-z]\))?(?:(?:, | and | to )\d[\d.]*(?:\([a-z]\))?)*",
+    re.DOTALL,
+)
+# With a decimal point, with commas, or a percentage: short whole numbers are sizes and counts.
+_QUOTED = re.compile(r"(?<![\w.,])[-−+±]?(\d{1,3}(?:,\d{3})+|\d+\.\d+|\d+(?= %))(?![\w,]|\.\d)")
+_ANY = re.compile(r"(?<![\w.])\d+(?:,\d{3})*(?:\.\d+)?(?:e[-+]?\d+)?")
+
+
+def quoted(text: str) -> list[str]:
+    """The numbers of a text in Markdown that look like results, as they are written."""
+    return [found.replace(",", "") for found in _QUOTED.findall(_LEFT_OUT.sub(" ", text))]
+
+
+def numbers(text: str) -> set[float]:
+    """All numbers of a text."""
+    return {float(found.replace(",", "")) for found in _ANY.findall(text)}
+
+
+def stands(number: str, among: set[float]) -> bool:
+    """Whether a quoted number is one of some others, rounded as it is, or as a percentage."""
+    half = 0.5 * 10.0 ** -len(number.partition(".")[2])
+    value = float(number)
+    close = half * (1 + 1e-9) + 1e-12
+    return any(abs(other * scale - value) <= close for other in among for scale in (1, 100))
