@@ -121,6 +121,9 @@ def e2(impl: Handle, report: Report) -> None:
             "the weights are not used: every value counted once": values.sum(
                 1, keepdim=True
             ).expand(1, 2, 2),
+            "weights and values are summed apart: give the axis that they share one letter": (
+                weights.sum(2, keepdim=True) * values.sum(1, keepdim=True)
+            ),
             "the weights lost their sign": weights.abs() @ values,
             "C is on the middle axis: check the order of the letters on the right of ->": (
                 expected.transpose(1, 2)

@@ -120,6 +120,7 @@ def e2(impl: Handle, report: Report) -> None:
         ),
         "the exponentials are not divided by their sum": exponentials,
         "this is the logarithm of the softmax": expected.log(),
+        "the exponential is taken twice: softmax has one already": exponentials.softmax(2),
         "softmax and division by the number of keys: one of them is enough": expected / 3,
         "this is the sigmoid of each number, which does not compare the keys": (
             exponentials / (1 + exponentials)

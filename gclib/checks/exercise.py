@@ -174,6 +174,9 @@ def isolation() -> Iterator[None]:
 
 
 _SIGNATURE = "the signature was changed: keep the one of the stub"
+_LAYER = (
+    "channels and positions in the wrong order for the layer, or a layer for another number of axes"
+)
 _CAUSES = {
     "'NoneType'": "a call above returned None: does every function end with return?",
     "should be the same": "a tensor made in a fixed dtype: let it follow the input's dtype",
@@ -205,8 +208,9 @@ _CAUSES = {
     "missing 1 required": "a call with an argument missing",
     "cannot assign module before": "super().__init__() must be the first line of __init__",
     "cannot assign parameter": "super().__init__() must be the first line of __init__",
-    "Expected 2D": "channels and positions in the wrong order for the layer",
-    "expected input": "channels and positions in the wrong order for the layer",
+    "unflatten": "an axis that does not hold the positions: print the shape before unflatten",
+    "Expected 2D": _LAYER,
+    "expected input": _LAYER,
 }
 
 

@@ -60,6 +60,7 @@ MUTANTS = {
             {'nic", weights, values)': 'nic", weights.abs(), values)'},
             "lost their sign",
         ),
+        Mutant("two letters", {"nij,njc": "nij,nkc"}, "summed apart"),
         Mutant("sums examples", {"->nic": "->ic"}, "the examples were summed"),
         Mutant(
             "sums queries",

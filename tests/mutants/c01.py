@@ -110,6 +110,7 @@ MUTANTS = {
             "over the whole map",
         ),
         Mutant("exp only", {_SOFTMAX: "similarity.exp()"}, "not divided by their sum"),
+        Mutant("exp twice", {_SOFTMAX: "similarity.exp().softmax(2)"}, "taken twice"),
         Mutant("log softmax", {_SOFTMAX: "similarity.log_softmax(2)"}, "logarithm"),
         Mutant("sigmoid", {_SOFTMAX: "similarity.sigmoid()"}, "sigmoid"),
         Mutant(
