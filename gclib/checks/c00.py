@@ -236,7 +236,7 @@ def e3(impl: Handle, report: Report) -> None:
     "c00-e4",
     "a residual that starts as the identity",
     needs="ResidualConv",
-    look="section 5, the formula of the gradient",
+    look="section 5, z = x + f(x), and the box of exercise 4",
     points=(1, 1),
     minutes=8,
 )

@@ -556,7 +556,7 @@ def _check_default(report: Report, impl: Handle, size: tuple[int, ...]) -> None:
     "c01-e6",
     "sequences, images, clips",
     needs="NonLocalBlockNd",
-    look="section 8, the list of axes",
+    look="section 8, the table of axes",
     points=(1, 2),
     minutes=10,
 )
