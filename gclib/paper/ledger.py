@@ -476,8 +476,9 @@ def as_markdown(entries: list[Entry]) -> str:
         "",
         "Two things to know of the lab. Its blocks have 32 channels (in the residual network: "
         "those of c3), so at ratio 16 two numbers are left, of which LayerNorm keeps the order "
-        "alone; the paper's narrowest bottleneck has 16. And *objects* of `context` include the disc that is the cue: most of the distance "
-        "between their maps is the disc's (chapter 02).",
+        "alone; the paper's narrowest bottleneck has 16. And *objects* of `context` include the "
+        "disc that is the cue: most of the distance between their maps is the disc's "
+        "(chapter 02).",
         "",
         *_about_counts(),
         "![Measured in small: differences with intervals and verdicts](figures/ledger.svg)",

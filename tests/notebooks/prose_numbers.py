@@ -12,7 +12,7 @@ _LEFT_OUT = re.compile(
     re.DOTALL,
 )
 # With a decimal point, with commas, or a percentage: short whole numbers are sizes and counts.
-_QUOTED = re.compile(r"(?<![\w.,])[-−+±]?(\d{1,3}(?:,\d{3})+|\d+\.\d+|\d+(?= %))(?![\w,]|\.\d)")
+_QUOTED = re.compile(r"(?<![\w.,])[-−+±]?(\d{1,3}(?:,\d{3})+|\d+\.\d+|\d+(?= %))(?!\w|[.,]\d)")
 _ANY = re.compile(r"(?<![\w.])\d+(?:,\d{3})*(?:\.\d+)?(?:e[-+]?\d+)?")
 
 
@@ -27,8 +27,13 @@ def numbers(text: str) -> set[float]:
 
 
 def stands(number: str, among: set[float]) -> bool:
-    """Whether a quoted number is one of some others, rounded as it is, or as a percentage."""
+    """Whether a quoted number is one of some others, rounded as it is.
+
+    Also as a percentage, in millions, or in thousands of millions.
+    """
     half = 0.5 * 10.0 ** -len(number.partition(".")[2])
     value = float(number)
     close = half * (1 + 1e-9) + 1e-12
-    return any(abs(other * scale - value) <= close for other in among for scale in (1, 100))
+    return any(
+        abs(other * scale - value) <= close for other in among for scale in (1, 100, 1e-6, 1e-9)
+    )

@@ -14,6 +14,8 @@ import pytest
 import torch
 from nbclient import NotebookClient
 from notebook_copies import ROOT
+from prose_numbers import numbers, quoted, stands
+from test_prose_numbers import NOT_PRINTED
 
 from gclib import progress
 from gclib.chapters import CHAPTERS
@@ -106,7 +108,9 @@ def html(cell):
 def solved(request, tmp_path_factory):
     """A solution notebook, executed once for all tests."""
     folder = tmp_path_factory.mktemp("solved")
-    return Executed(ROOT / "solutions" / request.param.notebook, folder)
+    executed = Executed(ROOT / "solutions" / request.param.notebook, folder)
+    executed.chapter = request.param
+    return executed
 
 
 @pytest.fixture(scope="module", params=CHAPTERS, ids=CHAPTER_IDS)
@@ -165,6 +169,25 @@ def test_every_experiment_of_a_solution_does_its_work(solved):
             assert figure.startswith("Expected figure, yours beside it\nexpected "), cell.id
             assert "\nyours: shape" in figure, cell.id
             assert "<details open" in html(cell), cell.id
+
+
+@pytest.mark.full
+def test_numbers_in_the_text_are_those_that_cells_print(solved):
+    printed_here = set()
+    for cell in solved.code_cells():
+        printed_here |= numbers(cell.source) | numbers(printed(cell))
+        printed_here |= set().union(*(numbers(text) for text in cards(cell)), set())
+    other = NOT_PRINTED[solved.chapter.number]
+    asked = {
+        number: cell.id
+        for cell in solved.notebook.cells
+        if cell.cell_type == "markdown"
+        for number in quoted(cell.source)
+    }
+    elsewhere = {number for number in asked if not stands(number, printed_here)}
+    stale = {number: asked[number] for number in elsewhere - set(other)}
+    assert not stale, "no cell prints them, and quoted_numbers.json has no source of them"
+    assert set(other) <= elsewhere, "quoted_numbers.json has more than the text needs"
 
 
 @pytest.mark.full
