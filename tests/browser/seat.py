@@ -23,6 +23,7 @@ from gclib.checks.exercise import exercises_of
 
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 WIDTHS = (1280, 800)
+LONGEST = 240_000  # milliseconds for all cells of a chapter, on a busy machine
 SCREEN = {"width": 1280, "height": 900}
 TALL = 30_000  # pixels: every cell is in view, so JupyterLab draws all
 _STDERR = ".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr']"
@@ -159,9 +160,11 @@ class Seat:
     def command(self, name, **arguments):
         """Run one of JupyterLab's commands, as its menus do, to its end."""
         self.page.evaluate(
-            "([name, arguments]) => window.jupyterapp.commands.execute(name, arguments)"
-            ".then(() => true)",
-            [name, arguments],
+            """([name, arguments, limit]) => Promise.race([
+                window.jupyterapp.commands.execute(name, arguments).then(() => true),
+                new Promise((_, fail) => setTimeout(() => fail(`${name} does not end`), limit)),
+            ])""",
+            [name, arguments, LONGEST],
         )
 
     def theme(self, name):
@@ -172,7 +175,7 @@ class Seat:
     def look(self, width=1280):
         """The whole notebook in view, in a window of this width."""
         self._window(width, TALL, f"{TALL}px")
-        self.page.wait_for_timeout(1500)
+        self.page.wait_for_timeout(1000)
 
     def sit(self):
         """A window as a student has it."""
@@ -201,13 +204,13 @@ class Seat:
         self.page.wait_for_timeout(500)
 
     def looks(self):
-        """Each theme at each width, with all in view: yields their names."""
+        """Each theme at each width, with all in view: yields both."""
         for width in WIDTHS:
             with self.side_bar_folded(width):
                 for theme in THEMES:
                     self.theme(theme)
                     self.look(width)
-                    yield f"{width}-{theme}"
+                    yield width, theme
         self.theme("light")
 
     def picture(self, path):
@@ -241,7 +244,8 @@ def main():
                 for exercise in exercises_of(chapter.checks()):
                     seat.write(exercise.needs, answers[exercise.id])
                 seat.run_all()
-                for name in seat.looks():
+                for width, theme in seat.looks():
+                    name = f"{width}-{theme}"
                     seat.picture(options.out / f"{chapter.number}-{name}.png")
                     for text in seat.cut_off():
                         print(f"{chapter.number} {name}: cut off by {text!r}")
