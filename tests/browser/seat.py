@@ -175,6 +175,9 @@ class Seat:
     def look(self, width=1280):
         """The whole notebook in view, in a window of this width."""
         self._window(width, TALL, f"{TALL}px")
+        self.page.locator(".jp-WindowedPanel-outer").evaluate_all(
+            "all => all.forEach(one => { one.scrollTop = 0 })"
+        )
         self.page.wait_for_timeout(1000)
 
     def sit(self):
