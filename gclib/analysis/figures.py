@@ -169,7 +169,9 @@ def maps(
     width = 2.9 if scale else 2.4
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width * len(panels), 2.7), layout="constrained")
+    flat = max(map_.shape[0] / map_.shape[1] for map_ in panels.values())
+    height = min(2.7, 2.2 * flat + 0.5)  # no white below maps that are wider than high
+    figure = Figure(figsize=(width * len(panels), height), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, (title, map_) in zip(axes, panels.items(), strict=True):
         low, high = _limits(map_)
