@@ -3,9 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # Test files run in so many processes, of one thread each: with more threads than cores, they would
-# wait for one another most of the time. Tests that start kernels, sandboxes and browsers run alone.
+# wait for one another most of the time. Tests that start sandboxes, browsers and classes run alone.
 PROCESSES ?= 2
-ALONE := tests/browser tests/grading tests/notebooks
+ALONE := tests/browser tests/grading
 TOGETHER := OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/ $(ALONE:%=--ignore=%) -n $(PROCESSES) --dist loadfile
 PYTEST := $(BIN)/python -m pytest
 
