@@ -17,8 +17,6 @@ from gclib.checks import cards
 from gclib.checks.cells import UnreadableWork, read_cells
 from gclib.checks.exercise import Exercise, exercises_of
 
-# In the metadata of an output, for those who show notebooks to others than their student.
-MARK = {"gclib": "progress"}
 _CHECK = re.compile(r"(c\d\d-e\d+)-visible")
 # Told apart by how much is filled, not by colour alone; grey and red have 3:1 on white and black.
 _FILL = {
@@ -196,10 +194,10 @@ def _display(
     page, plain = texts
     data = {"text/html": page, "text/plain": plain}
     if update:
-        update_display(data, display_id=display_id, raw=True, metadata=MARK)
+        update_display(data, display_id=display_id, raw=True, metadata=cards.PROGRESS)
     else:
         named = {"display_id": display_id} if display_id else {}
-        display(data, raw=True, metadata=MARK, **named)
+        display(data, raw=True, metadata=cards.PROGRESS, **named)
 
 
 def follow(chapter: Chapter) -> None:

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from gclib.progress import MARK
+from gclib.checks.cards import PROGRESS
 
 SECONDS_PER_CELL = 600
 
@@ -54,7 +54,7 @@ def execute(notebook: Path, result: Path) -> str:
                 text = " ".join(str(output.evalue).split())
                 return f"cell {cell.id} fails: {output.ename}: {text[:300]}"
         if "outputs" in cell:  # how far a student is: the book has none
-            cell.outputs = [one for one in cell.outputs if one.get("metadata") != MARK]
+            cell.outputs = [one for one in cell.outputs if one.get("metadata") != PROGRESS]
     partial = result.with_name(f".{result.name}.{os.getpid()}.partial")
     try:
         nbformat.write(content, partial)

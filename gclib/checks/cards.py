@@ -13,6 +13,8 @@ PASSED, NOT_YET, NOT_ATTEMPTED = "passed", "not yet", "not attempted"
 # Of the border: contrast on white and on JupyterLab's dark grey is at least 3:1. Text has the
 # page's own colour, which can be read in every theme, and says the same.
 _COLOURS = {PASSED: "#2e8b57", NOT_ATTEMPTED: "#8a8a8a", NOT_YET: "#d9544d"}
+# Metadata of an output that says how far the student is: for those who show notebooks to others.
+PROGRESS = {"gclib": "progress"}
 # Each check that shows a card in a notebook: its exercise and its verdict, told and kept.
 on_verdict: Callable[[str, str], None] | None = None
 last_verdicts: dict[str, str] = {}

@@ -215,7 +215,7 @@ def test_ctrl_c_ends_it_with_a_sentence_and_leaves_no_kernel(tmp_path, old_book)
     assert process.returncode == 130
     assert stderr.strip() == "Stopped: no new book. What was executed is kept."
     assert unharmed(old_book)
-    for _ in range(100):  # a kernel ends by itself a moment later
+    for _ in range(600):  # a kernel ends by itself a moment later
         if not _running(tmp_path):
             break
         time.sleep(0.1)

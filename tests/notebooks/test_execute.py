@@ -17,8 +17,8 @@ from notebook_copies import ROOT
 from prose_numbers import numbers, quoted, stands
 from test_prose_numbers import NOT_PRINTED
 
-from gclib import progress
 from gclib.chapters import CHAPTERS
+from gclib.checks import cards as cards_module
 from gclib.checks import expected
 
 FIGURES = ROOT / "gclib" / "checks" / "expected_figures"
@@ -77,7 +77,7 @@ def printed(cell):
 def displayed(cell):
     """The plain texts of what a cell displayed: how far the student is, and the rest."""
     shown = [output for output in cell.outputs if output.output_type == "display_data"]
-    marked = [output.metadata == progress.MARK for output in shown]
+    marked = [output.metadata == cards_module.PROGRESS for output in shown]
     texts = [output.data.get("text/plain", "") for output in shown]
     return (
         [text for text, mark in zip(texts, marked, strict=True) if mark],
