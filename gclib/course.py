@@ -43,7 +43,8 @@ def start(number: str, *, release: int) -> None:
     if in_notebook() and not os.environ.get("NBGRADER_EXECUTION"):
         from gclib.progress import follow
 
-        follow(chapter)
+        with contextlib.suppress(OSError):  # the notebook's folder is gone
+            follow(chapter)
 
 
 @contextlib.contextmanager
@@ -56,7 +57,7 @@ def after(exercise: str) -> Iterator[None]:
     from gclib.checks.outcome import STUB_MESSAGE
 
     if cards.last_verdicts.get(exercise) == cards.NOT_YET:
-        print(f"The check of {exercise} says 'not yet': what follows may mislead.")
+        print(f"The check of {exercise} said 'not yet' when it last ran: this may mislead.")
     try:
         yield
     except NotImplementedError as error:

@@ -7,6 +7,7 @@ alone: no grade depends on what a notebook shows.
 from __future__ import annotations
 
 import html
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from gclib.checks import cards
 from gclib.checks.cells import UnreadableWork, read_cells
 from gclib.checks.exercise import Exercise, exercises_of
 
-_CHECK = re.compile(r"(c\d\d-e\d+)-visible")
+_CHECK = re.compile(r"(?P<exercise>c(?P<chapter>[0-9]{2})-e[0-9]+)-visible")
 # Told apart by how much is filled, not by colour alone; grey and red have 3:1 on white and black.
 _FILL = {
     cards.PASSED: "border:1px solid #2e8b57;background:#2e8b57",
@@ -68,12 +69,16 @@ def saved(chapter: Chapter, path: Path) -> Standing | None:
         cells = read_cells(path)
     except UnreadableWork:
         return None
-    verdicts = {}
+    verdicts: dict[str, str] = {}
     for cell in cells:
         nbgrader = cell.get("metadata", {}).get("nbgrader")
-        name = nbgrader.get("grade_id") if isinstance(nbgrader, dict) else None
-        if found := _CHECK.fullmatch(str(name)):
-            verdicts[found[1]] = cards.verdict_of(_shown(cell))
+        found = (
+            _CHECK.fullmatch(str(nbgrader.get("grade_id"))) if isinstance(nbgrader, dict) else None
+        )
+        if found and found["chapter"] == chapter.number:
+            verdict = cards.verdict_of(_shown(cell))
+            before = verdicts.get(found["exercise"], cards.NOT_ATTEMPTED)
+            verdicts[found["exercise"]] = verdict or before  # a copy of the cell may be empty
     return Standing(chapter, verdicts) if verdicts else None
 
 
@@ -83,8 +88,9 @@ def _shown(cell: dict) -> Iterable[str]:
     for output in outputs if isinstance(outputs, list) else []:
         data = output.get("data") if isinstance(output, dict) else None
         text = data.get("text/plain") if isinstance(data, dict) else None
-        if text:
-            yield text if isinstance(text, str) else "".join(map(str, text))
+        lines = text if isinstance(text, list) else [text]
+        if all(isinstance(line, str) for line in lines):
+            yield "".join(lines)
 
 
 def of_course(folder: Path) -> list[Standing]:
@@ -98,7 +104,10 @@ def of_course(folder: Path) -> list[Standing]:
 
 
 class Follower:
-    """Keeps the standing of the chapter whose notebook is running, and shows it.
+    """Shows the standing of the chapter whose notebook is running, and of the course.
+
+    What a check said in this kernel counts before what was saved; files are read anew each time,
+    for they may be saved meanwhile, this one and those of other chapters.
 
     Args:
         chapter: which.
@@ -106,45 +115,47 @@ class Follower:
     """
 
     def __init__(self, chapter: Chapter, folder: Path) -> None:
-        self.chapter = chapter
+        self.chapter, self.folder = chapter, folder
         self.exercises: Sequence[Exercise] = exercises_of(chapter.checks())
-        self.course = of_course(folder)
-        self.verdicts = {one.id: cards.NOT_ATTEMPTED for one in self.exercises}
-        own = saved(chapter, folder / f"{chapter.name}.ipynb")
-        for name, verdict in own.verdicts.items() if own else ():
-            if name in self.verdicts:
-                self.verdicts[name] = verdict
 
     def __call__(self, exercise: str, verdict: str) -> None:
         """Take the verdict of a visible check; show the standing below one that passes."""
-        if exercise not in self.verdicts:  # a check of another chapter
+        if exercise not in (one.id for one in self.exercises):  # a check of another chapter
             return
-        self.verdicts[exercise] = verdict
-        _display(self._whole(), display_id=self._id, update=True)
+        self._display_whole(update=True)
         if verdict == cards.PASSED:
-            _display(self._line())
+            _display(self._line(self._standing()))
 
     def show(self) -> None:
         """Show chapter and course here; what is shown follows the checks from now on."""
-        _display(self._whole(), display_id=self._id)
+        self._display_whole(update=False)
 
-    @property
-    def _id(self) -> str:
-        return f"gclib-progress-{self.chapter.number}"
+    def _display_whole(self, update: bool) -> None:
+        name = f"gclib-progress-{self.chapter.number}"
+        _display(self._whole(), display_id=name, update=update)
 
     def _standing(self) -> Standing:
-        return Standing(self.chapter, self.verdicts)
-
-    def _left(self) -> str:
-        minutes = sum(
-            one.minutes for one in self.exercises if self.verdicts[one.id] != cards.PASSED
+        own = saved(self.chapter, self.folder / self._file())
+        verdicts = (own.verdicts if own else {}) | cards.last_verdicts
+        names = [one.id for one in self.exercises]
+        return Standing(
+            self.chapter, {name: verdicts.get(name, cards.NOT_ATTEMPTED) for name in names}
         )
-        return f", about {minutes} minutes of exercises left" if minutes else ""
 
-    def _line(self) -> tuple[str, str]:
+    def _file(self) -> str:
+        """The notebook's name: Jupyter tells it where a student gave it another one."""
+        name = Path(os.environ.get("JPY_SESSION_NAME", "")).name
+        here = name.endswith(".ipynb") and (self.folder / name).is_file()
+        return name if here else f"{self.chapter.name}.ipynb"
+
+    def _line(self, standing: Standing) -> tuple[str, str]:
         """The chapter, as HTML and as text."""
-        standing = self._standing()
-        text = f"{standing}{self._left()}"
+        minutes = sum(
+            one.minutes for one in self.exercises if standing.verdicts[one.id] != cards.PASSED
+        )
+        left = f", about {minutes} minutes of exercises left" if minutes else ""
+        ran = any(one.id in cards.last_verdicts for one in self.exercises)
+        text = f"{standing}{left}{'' if ran else ', as last saved'}"
         name = f"Chapter {self.chapter.number}"
         return (
             f"<div {_PLACE}>{name}&ensp;{_bar(standing)}&ensp;{html.escape(text)}</div>",
@@ -153,14 +164,15 @@ class Follower:
 
     def _whole(self) -> tuple[str, str]:
         """Chapter and course, as HTML and as text."""
-        page, plain = self._line()
-        others = [one for one in self.course if one.chapter != self.chapter]
+        standing = self._standing()
+        page, plain = self._line(standing)
+        others = [one for one in of_course(self.folder) if one.chapter != self.chapter]
         if not others:
             return page, plain
-        everything = sorted([*others, self._standing()], key=lambda one: one.chapter.number)
+        everything = sorted([*others, standing], key=lambda one: one.chapter.number)
         passed = sum(one.passed for one in everything)
         count = sum(len(one.verdicts) for one in everything)
-        text = f"{passed} of {count} exercises passed, as last saved"
+        text = f"{passed} of {count} exercises passed, other chapters as last saved"
         parts = "".join(map(self._link, everything))
         page = f"{page}<div {_PLACE}>Course&ensp;{parts} {text}</div>"
         return page, f"{plain}\nCourse: {text}"
@@ -170,7 +182,8 @@ class Follower:
         title = html.escape(f"Chapter {chapter.number}, {chapter.title}: {standing}")
         name = f"<strong>{chapter.number}</strong>"
         if chapter != self.chapter:
-            name = f'<a href="../{chapter.notebook}" title="{title}">{chapter.number}</a>'
+            link = f'href="../{chapter.notebook}" title="{title}" aria-label="{title}"'
+            name = f"<a {link}>{chapter.number}</a>"
         style = "display:inline-block;white-space:nowrap;margin-right:10px"
         return f'<span style="{style}">{name} {_bar(standing, width=5)}</span>'
 

@@ -15,7 +15,7 @@ PASSED, NOT_YET, NOT_ATTEMPTED = "passed", "not yet", "not attempted"
 _COLOURS = {PASSED: "#2e8b57", NOT_ATTEMPTED: "#8a8a8a", NOT_YET: "#d9544d"}
 # Metadata of an output that says how far the student is: for those who show notebooks to others.
 PROGRESS = {"gclib": "progress"}
-# Each check that shows a card in a notebook: its exercise and its verdict, told and kept.
+# Each visible check that shows a card in a notebook: its exercise and verdict, told and kept.
 on_verdict: Callable[[str, str], None] | None = None
 last_verdicts: dict[str, str] = {}
 
@@ -24,34 +24,30 @@ def show_passed(exercise: str, title: str, properties: int, hidden: bool) -> Non
     """Say that all properties hold; of visible checks no more than that."""
     kind = "hidden" if hidden else "visible"
     _show(PASSED, f"{exercise} {title}: all {properties} {kind} checks passed", [])
-    if not hidden:
-        _tell(exercise, PASSED)
+    _tell(exercise, PASSED, hidden)
 
 
-def show_not_attempted(error: NotAttempted) -> None:
+def show_not_attempted(error: NotAttempted, hidden: bool = False) -> None:
     """Say that the stub is still there."""
     hint = ("next", f"write {error.what} in the cell above, run it, then run this cell again")
     _show(NOT_ATTEMPTED, error.exercise, [hint])
-    _tell(error.exercise, NOT_ATTEMPTED)
+    _tell(error.exercise, NOT_ATTEMPTED, hidden)
 
 
-def show_failed(error: CheckFailed) -> None:
+def show_failed(error: CheckFailed, hidden: bool = False) -> None:
     """Show expected against got, the likely cause and where to look."""
     _show(NOT_YET, f"{error.exercise}: {error.what}", error.details())
-    _tell(error.exercise, NOT_YET)
+    _tell(error.exercise, NOT_YET, hidden)
 
 
-def verdict_of(texts: Iterable[str]) -> str:
+def verdict_of(texts: Iterable[str]) -> str | None:
     """The verdict of the last card among the plain texts of what a cell shows."""
-    verdict = NOT_ATTEMPTED
-    for text in texts:
-        kind = text.partition(":")[0]
-        verdict = kind if kind in _COLOURS else verdict
-    return verdict
+    kinds = [text.partition(":")[0] for text in texts]
+    return next((kind for kind in reversed(kinds) if kind in _COLOURS), None)
 
 
-def _tell(exercise: str, verdict: str) -> None:
-    if _collecting is None and in_notebook():
+def _tell(exercise: str, verdict: str, hidden: bool) -> None:
+    if not hidden and _collecting is None and in_notebook():
         last_verdicts[exercise] = verdict
         if on_verdict is not None:
             on_verdict(exercise, verdict)

@@ -29,6 +29,8 @@ def read_cells(path: Path) -> list[dict]:
             f"{path.name}: not a notebook (line {error.lineno} is not JSON); restore it from "
             "JupyterLab's File > Revert Notebook to Checkpoint, or from a backup"
         ) from None
+    except (ValueError, RecursionError):  # a number of thousands of digits; lists in lists in lists
+        raise UnreadableWork(f"{path.name}: not a notebook: no program saves this") from None
     if not isinstance(notebook, dict) or not isinstance(notebook.get("cells"), list):
         old = isinstance(notebook, dict) and "worksheets" in notebook
         hint = "open it in JupyterLab and save it once" if old else "is this the right file?"

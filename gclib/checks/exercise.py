@@ -61,7 +61,7 @@ class Exercise:
                 self.body(wrap(implementation), report)
         except StubReached:
             error = NotAttempted(self.id, self.needs)
-            show_not_attempted(error)
+            show_not_attempted(error, self.hidden)
             raise error from None
         except StudentError as error:
             failed = CheckFailed(
@@ -72,10 +72,10 @@ class Exercise:
                 cause=_cause_of(error),
                 look=self.look,
             )
-            show_failed(failed)
+            show_failed(failed, self.hidden)
             raise failed from None
         except CheckFailed as failed:
-            show_failed(failed)
+            show_failed(failed, self.hidden)
             raise failed from None
         except Exception as error:
             # A result so odd that the check itself stumbled: still a verdict, never a traceback.
@@ -87,7 +87,7 @@ class Exercise:
                 cause="look at the type of what the code returns",
                 look=self.look,
             )
-            show_failed(failed)
+            show_failed(failed, self.hidden)
             raise failed from None
         show_passed(self.id, self.title, len(report.passed), self.hidden)
 

@@ -13,6 +13,7 @@ from importlib.resources import files
 import torch
 from torch import Tensor
 
+from gclib.checks import cards
 from gclib.checks.outcome import STUB_MESSAGE
 
 
@@ -40,18 +41,19 @@ def beside(exercise: str, yours: Callable[[], Tensor]) -> None:
     stored = load_expected(exercise)
     expected = torch.tensor(stored["matrix"], dtype=torch.float64)
     panels = {f"expected {stored['title']}": expected}
+    said = None
     try:
         result = yours()
-        fits = isinstance(result, Tensor) and result.dim() == 2
-        if fits:
+        said = _misfit(result, expected)
+        if not said:
             panels["yours"] = result
-        else:
-            shape = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
-            print(f"Yours cannot be drawn beside it: {shape}, expected {tuple(expected.shape)}.")
     except Exception as error:
         if not isinstance(error, NotImplementedError) or str(error) not in ("", STUB_MESSAGE):
-            said = f"{type(error).__name__}: {error}".split("\n")[0]
-            print(f"Yours cannot be drawn beside it ({said}). What does its check say?")
+            said = _one_line(error)
+    if said:
+        passed = cards.last_verdicts.get(exercise) == cards.PASSED
+        ask = "" if passed else " What does its check say?"
+        print(f"Yours cannot be drawn beside it: {said}.{ask}")
     title = "Expected figure, yours beside it" if "yours" in panels else "Expected figure"
     matrices(
         panels,
@@ -61,3 +63,24 @@ def beside(exercise: str, yours: Callable[[], Tensor]) -> None:
         alt=stored["alt"],
         fold=Fold(title, opened="yours" in panels),
     )
+
+
+def _misfit(result: object, expected: Tensor) -> str:
+    """Why a result cannot be drawn beside the expected one, or an empty string."""
+    if not isinstance(result, Tensor):
+        return f"a {type(result).__name__}, expected a tensor"
+    if result.shape != expected.shape:
+        return f"shape {tuple(result.shape)}, expected {tuple(expected.shape)}"
+    if result.layout != torch.strided or result.is_meta or result.is_complex():
+        return "no plain tensor of real numbers"
+    return "" if result.isfinite().all() else "it holds numbers that are not finite"
+
+
+def _one_line(error: Exception) -> str:
+    """An error in a line, for its cell: what the student's code did is what its check says."""
+    try:
+        text = str(error).split("\n")[0][:200]
+    except Exception:
+        text = ""
+    text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return f"{text}; run the cells above, in order" if isinstance(error, NameError) else text

@@ -85,7 +85,8 @@ def test_a_new_kernel_knows_how_far_the_student_is(seat):
     seat.run(seat.cells().first)
     said = seat.progress()
     assert "1 of 4 exercises passed, about" in said
-    assert "1 of 57 exercises passed, as last saved" in said
+    assert "minutes of exercises left, as last saved" in said
+    assert "1 of 57 exercises passed, other chapters as last saved" in said
 
 
 def test_the_course_line_leads_to_the_next_chapter(seat):

@@ -68,6 +68,8 @@ def test_a_saved_notebook_says_what_its_checks_said(work):
     [
         "no notebook",
         "{}",
+        '{"cells": ' + "[" * 100_000,
+        '{"cells": [], "x": ' + "1" * 5_000 + "}",
         '{"cells": []}',
         '{"cells": [{"cell_type": "code", "metadata": {"nbgrader": 3}, "outputs": 3}]}',
     ],
@@ -81,7 +83,9 @@ def test_what_cannot_be_read_has_no_standing(tmp_path, content):
 
 def test_odd_outputs_count_as_nothing(tmp_path):
     odd = check_cell("c01-e1")
-    odd["outputs"] = [None, {"data": None}, {"data": {"text/plain": None}}, {"data": [1]}]
+    texts = (None, 5, True, float("nan"), {"a": 1}, ["passed: c01-e1", 3])
+    odd["outputs"] = [None, {"data": None}, {"data": [1]}]
+    odd["outputs"] += [{"data": {"text/plain": text}} for text in texts]
     path = write(tmp_path, ONE, odd)
     assert dict(progress.saved(ONE, path).verdicts) == {"c01-e1": "not attempted"}
 
@@ -122,14 +126,14 @@ def test_it_starts_from_what_was_saved_and_follows_the_checks(work, shown, monke
     course.start("00", release=course.RELEASE)
     left = sum(one.minutes for one in EXERCISES[1:])
     text = f"Chapter 00: 1 of 4 exercises passed, 1 not yet, about {left} minutes of exercises left"
-    both = f"{text}\nCourse: 1 of 6 exercises passed, as last saved"
+    both = f"{text}, as last saved\nCourse: 1 of 6 exercises passed, other chapters as last saved"
     assert shown == [("gclib-progress-00", False, both)]
     shown.clear()
     # A right answer: the first cell changes, and a line stands below the check.
     c00.e2(lambda weights, values: weights @ values)
     left -= EXERCISES[1].minutes
     text = f"Chapter 00: 2 of 4 exercises passed, about {left} minutes of exercises left"
-    both = f"{text}\nCourse: 2 of 6 exercises passed, as last saved"
+    both = f"{text}\nCourse: 2 of 6 exercises passed, other chapters as last saved"
     assert shown == [("gclib-progress-00", True, both), (None, False, text)]
     shown.clear()
     # A wrong one: the first cell changes alone.
@@ -140,14 +144,69 @@ def test_it_starts_from_what_was_saved_and_follows_the_checks(work, shown, monke
     assert text.startswith("Chapter 00: 1 of 4 exercises passed, 1 not yet, about")
 
 
-def test_the_last_exercise_ends_it(work, shown, monkeypatch):
-    folder = work / CHAPTERS[0].folder
-    follower = progress.Follower(CHAPTERS[0], folder)
+def test_the_last_exercise_ends_it(work, shown):
+    cards.on_verdict = progress.Follower(CHAPTERS[0], work / CHAPTERS[0].folder)
     for exercise in EXERCISES:
-        follower(exercise.id, cards.PASSED)
+        cards._tell(exercise.id, cards.PASSED, hidden=False)
     assert shown[-1] == (None, False, "Chapter 00: all 4 exercises passed")
     shown.clear()
-    follower("c01-e1", cards.PASSED)  # of another chapter
+    cards._tell("c01-e1", cards.PASSED, hidden=False)  # of another chapter
+    assert shown == []
+
+
+def test_the_first_cell_again_forgets_nothing(work, shown, monkeypatch):
+    monkeypatch.chdir(work / CHAPTERS[0].folder)
+    course.start("00", release=course.RELEASE)
+    c00.e2(lambda weights, values: weights @ values)  # not saved
+    shown.clear()
+    course.start("00", release=course.RELEASE)
+    ((_, _, text),) = shown
+    assert text.startswith("Chapter 00: 2 of 4 exercises passed, about")
+
+
+def test_what_was_saved_meanwhile_counts(work, shown):
+    cards.on_verdict = progress.Follower(CHAPTERS[0], work / CHAPTERS[0].folder)
+    write(work, ONE, check_cell("c01-e1", "passed: c01-e1 x"), check_cell("c01-e2"))
+    cards._tell("c00-e3", cards.PASSED, hidden=False)
+    assert "Course: 3 of 6 exercises passed" in shown[0][2]
+
+
+def test_a_renamed_notebook_and_a_copy_have_their_own_standing(work, monkeypatch):
+    folder = work / CHAPTERS[0].folder
+    follower = progress.Follower(CHAPTERS[0], folder)
+    copy = folder / "start-Copy1.ipynb"
+    copy.write_text(json.dumps({"cells": [check_cell("c00-e4", "passed: x")]}), encoding="utf-8")
+    monkeypatch.setenv("JPY_SESSION_NAME", "/work/00_start/start-Copy1.ipynb")
+    assert follower._standing().verdicts["c00-e4"] == "passed"
+    assert follower._standing().passed == 1
+    monkeypatch.setenv("JPY_SESSION_NAME", "a-console")
+    assert follower._standing().verdicts["c00-e1"] == "passed"
+
+
+def test_checks_of_other_chapters_and_empty_copies_of_cells_change_nothing(tmp_path):
+    passed = check_cell("c00-e1", "passed: c00-e1 x")
+    cells = (passed, check_cell("c00-e1"), check_cell("c05-e1", "passed: c05-e1 x"))
+    path = write(tmp_path, CHAPTERS[0], *cells, check_cell("c\u0660\u0660-e1", "passed: x"))
+    assert dict(progress.saved(CHAPTERS[0], path).verdicts) == {"c00-e1": "passed"}
+
+
+def test_hidden_checks_tell_nobody(shown, monkeypatch):
+    from gclib.checks.hidden import c00 as hidden
+
+    told = []
+    monkeypatch.setattr(cards, "on_verdict", lambda *what: told.append(what))
+    with pytest.raises(Exception, match="c00-e1"):
+        hidden.e1(lambda x: x)
+    hidden.e2(lambda weights, values: weights @ values)
+    assert told == []
+
+
+def test_a_folder_that_is_gone_stops_no_chapter(shown, monkeypatch, tmp_path):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    course.start("00", release=course.RELEASE)
     assert shown == []
 
 
@@ -178,15 +237,17 @@ def test_an_experiment_behind_a_failed_check_says_so(shown, capsys):
         print("experiment")
     with course.after("c00-e2"):
         print("another")
-    said = "The check of c00-e1 says 'not yet': what follows may mislead."
+    said = "The check of c00-e1 said 'not yet' when it last ran: this may mislead."
     assert capsys.readouterr().out.splitlines() == [said, "experiment", "another"]
 
 
-def test_the_page_links_the_other_chapters_and_tells_boxes_apart_by_more_than_colour(work):
+def test_the_page_links_the_other_chapters_and_tells_boxes_apart_by_more_than_colour(work, shown):
     follower = progress.Follower(CHAPTERS[0], work / CHAPTERS[0].folder)
     page, _ = follower._whole()
     assert page.count("<a href=") == 1
     assert 'href="../01_non_local/non_local.ipynb"' in page
+    name = "Chapter 01, The non-local block: 0 of 2 exercises passed"
+    assert f'aria-label="{name}"' in page
     assert 'title="exercise 2: not yet"' in page
     fills = [progress._FILL[kind] for kind in (cards.PASSED, cards.NOT_YET, cards.NOT_ATTEMPTED)]
     assert "background:#2e8b57" in fills[0]  # full

@@ -12,22 +12,26 @@ _LEFT_OUT = re.compile(
     re.DOTALL,
 )
 # With a decimal point, with commas, or a percentage: short whole numbers are sizes and counts.
-_QUOTED = re.compile(r"(?<![\w.,])[-−+±]?(\d{1,3}(?:,\d{3})+|\d+\.\d+|\d+(?= %))(?!\w|[.,]\d)")
-_ANY = re.compile(r"(?<![\w.])\d+(?:,\d{3})*(?:\.\d+)?(?:e[-+]?\d+)?")
+_QUOTED = re.compile(
+    r"(?<![\w.,])([-−+]?)(\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+\.\d+|\d+(?=\s?%))(?!\w|[.,]\d)"
+)
+_ANY = re.compile(r"(?<![\w.])[-−]?\d+(?:,\d{3})*(?:\.\d+)?(?:e[-+]?\d+)?")
 
 
 def quoted(text: str) -> list[str]:
     """The numbers of a text in Markdown that look like results, as they are written."""
-    return [found.replace(",", "") for found in _QUOTED.findall(_LEFT_OUT.sub(" ", text))]
+    found = _QUOTED.findall(_LEFT_OUT.sub(" ", text))
+    return [sign.replace("−", "-") + number.replace(",", "") for sign, number in found]
 
 
 def numbers(text: str) -> set[float]:
     """All numbers of a text."""
-    return {float(found.replace(",", "")) for found in _ANY.findall(text)}
+    found = (number.replace(",", "").replace("−", "-") for number in _ANY.findall(text))
+    return {float(number) for number in found}
 
 
 def stands(number: str, among: set[float]) -> bool:
-    """Whether a quoted number is one of some others, rounded as it is.
+    """Whether a quoted number is one of some others, rounded as it is, of its sign if it has one.
 
     Also as a percentage, in millions, or in thousands of millions.
     """
@@ -35,5 +39,7 @@ def stands(number: str, among: set[float]) -> bool:
     value = float(number)
     close = half * (1 + 1e-9) + 1e-12
     return any(
-        abs(other * scale - value) <= close for other in among for scale in (1, 100, 1e-6, 1e-9)
+        abs((other if number[0] in "+-" else abs(other)) * scale - value) <= close
+        for other in among
+        for scale in (1, 100, 1e-6, 1e-9)
     )

@@ -23,7 +23,8 @@ ENTRIES = [
     [
         ("GC reaches 91.9 % and NL 83.7 %.", ["91.9", "83.7"]),
         ("About 95 % of 2,099,712 weights, or 12.", ["95", "2099712"]),
-        ("The difference is +0.277 or −0.05, up to 1.25.", ["0.277", "0.05", "1.25"]),
+        ("The difference is +0.277 or −0.05, up to 1.25.", ["+0.277", "-0.05", "1.25"]),
+        ("From 0.2-0.3 to 1,234.5, 95% or 10\u00a0%.", ["0.2", "0.3", "1234.5", "95", "10"]),
         ("See section 3.1, table 2(d), sections 4.2 and 4.3, Python 3.10.", []),
         ("`x = 1.5`, $y = 2.5$, [paper](https://a.b/1.5), arXiv 1904.11492.", []),
         ("Kernels of 3×3 in 13 blocks of c4 at 2.5.1.", []),
@@ -39,6 +40,10 @@ def test_what_is_quoted(text, found):
         ("0.397", "mean 0.3971234", True),
         ("0.397", "mean 0.3984", False),
         ("0.40", "0.397", True),
+        ("+0.277", "difference 0.277", True),
+        ("+0.277", "difference -0.277", False),
+        ("-0.277", "difference −0.277", True),
+        ("0.277", "difference -0.277", True),
         ("0.4", "0.46", False),
         ("95", "95 %", True),
         ("84", "top-1 0.837", True),  # as a percentage
