@@ -209,7 +209,7 @@ def test_ctrl_c_ends_it_with_a_sentence_and_leaves_no_kernel(tmp_path, old_book)
         assert marker.exists()
         assert _running(run)
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=240)
     finally:
         process.kill()
     assert process.returncode == 130
