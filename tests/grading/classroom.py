@@ -66,7 +66,8 @@ class Classroom:
         return subprocess.run(
             [sys.executable, "-m", "nbgrader", *arguments],
             cwd=self.folder,
-            env=os.environ | {"PATH": path},
+            # Two classes are graded at a time: with more threads than cores they would wait.
+            env=os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
             check=False,
