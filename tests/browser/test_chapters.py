@@ -52,7 +52,9 @@ def test_a_blank_notebook_runs_to_its_end(seat):
 def test_expected_figures_are_folded_until_there_is_an_answer(seat):
     figures = seat.page.locator("details", has_text="Expected figure")
     notebook = (ROOT / "chapters" / seat.chapter.notebook).read_text(encoding="utf-8")
-    assert figures.count() == notebook.count("expected.beside(")
+    # Some wait for the answer altogether: they need more of it than a picture.
+    assert bool(figures.count()) is ("expected.beside(" in notebook)
+    assert figures.count() <= notebook.count("expected.beside(")
     for index in range(figures.count()):
         assert not figures.nth(index).locator("img").is_visible()
 
