@@ -27,6 +27,9 @@ LONGEST = 240_000  # milliseconds for all cells of a chapter, on a busy machine
 SCREEN = {"width": 1280, "height": 900}
 TALL = 30_000  # pixels: every cell is in view, so JupyterLab draws all
 _STDERR = ".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr']"
+# Every cell has its number: none waits, none runs.
+_ALL_RAN = """() => [...document.querySelectorAll('.jp-Notebook .jp-CodeCell .jp-InputPrompt')]
+    .every(prompt => /^\\[\\d+\\]:/.test(prompt.textContent.trim()))"""
 # A body without a height that hides its overflow: for a program that looks, nothing would be seen.
 _SHOW_ALL = "body { overflow: visible !important } * { content-visibility: visible !important }"
 # Content wider than its place, which JupyterLab hides behind a scroll bar. Formulas carry a hidden
@@ -92,6 +95,7 @@ class Seat:
         """Run every cell, to the end of the last one."""
         self.sit()
         self.command("notebook:run-all-cells")
+        self.page.wait_for_function(_ALL_RAN, timeout=LONGEST)
         self.wait_until_idle()
 
     def run(self, cell):
