@@ -72,9 +72,8 @@ def saved(chapter: Chapter, path: Path) -> Standing | None:
     verdicts: dict[str, str] = {}
     for cell in cells:
         nbgrader = cell.get("metadata", {}).get("nbgrader")
-        found = (
-            _CHECK.fullmatch(str(nbgrader.get("grade_id"))) if isinstance(nbgrader, dict) else None
-        )
+        name = nbgrader.get("grade_id") if isinstance(nbgrader, dict) else None
+        found = _CHECK.fullmatch(str(name))
         if found and found["chapter"] == chapter.number:
             verdict = cards.verdict_of(_shown(cell))
             before = verdicts.get(found["exercise"], cards.NOT_ATTEMPTED)
@@ -93,13 +92,15 @@ def _shown(cell: dict) -> Iterable[str]:
             yield "".join(lines)
 
 
-def of_course(folder: Path) -> list[Standing]:
-    """The chapters beside a folder, as they were saved.
+def of_course(folder: Path, besides: Chapter) -> list[Standing]:
+    """The other chapters beside a folder, as they were saved.
 
     Args:
         folder: of one chapter, for example ``work/01_non_local``.
+        besides: that chapter.
     """
-    found = (saved(chapter, folder.parent / chapter.notebook) for chapter in CHAPTERS)
+    others = (chapter for chapter in CHAPTERS if chapter != besides)
+    found = (saved(chapter, folder.parent / chapter.notebook) for chapter in others)
     return [standing for standing in found if standing]
 
 
@@ -122,17 +123,18 @@ class Follower:
         """Take the verdict of a visible check; show the standing below one that passes."""
         if exercise not in (one.id for one in self.exercises):  # a check of another chapter
             return
-        self._display_whole(update=True)
+        standing = self._standing()
+        self._display_whole(standing, update=True)
         if verdict == cards.PASSED:
-            _display(self._line(self._standing()))
+            _display(self._line(standing))
 
     def show(self) -> None:
         """Show chapter and course here; what is shown follows the checks from now on."""
-        self._display_whole(update=False)
+        self._display_whole(self._standing(), update=False)
 
-    def _display_whole(self, update: bool) -> None:
+    def _display_whole(self, standing: Standing, update: bool) -> None:
         name = f"gclib-progress-{self.chapter.number}"
-        _display(self._whole(), display_id=name, update=update)
+        _display(self._whole(standing), display_id=name, update=update)
 
     def _standing(self) -> Standing:
         own = saved(self.chapter, self.folder / self._file())
@@ -162,11 +164,10 @@ class Follower:
             f"{name}: {text}",
         )
 
-    def _whole(self) -> tuple[str, str]:
+    def _whole(self, standing: Standing) -> tuple[str, str]:
         """Chapter and course, as HTML and as text."""
-        standing = self._standing()
         page, plain = self._line(standing)
-        others = [one for one in of_course(self.folder) if one.chapter != self.chapter]
+        others = of_course(self.folder, besides=self.chapter)
         if not others:
             return page, plain
         everything = sorted([*others, standing], key=lambda one: one.chapter.number)

@@ -91,7 +91,7 @@ def test_odd_outputs_count_as_nothing(tmp_path):
 
 
 def test_the_course_is_what_stands_beside_the_chapter(work):
-    found = progress.of_course(work / CHAPTERS[2].folder)
+    found = progress.of_course(work / CHAPTERS[2].folder, besides=CHAPTERS[2])
     assert [one.chapter.number for one in found] == ["00", "01"]
 
 
@@ -243,7 +243,7 @@ def test_an_experiment_behind_a_failed_check_says_so(shown, capsys):
 
 def test_the_page_links_the_other_chapters_and_tells_boxes_apart_by_more_than_colour(work, shown):
     follower = progress.Follower(CHAPTERS[0], work / CHAPTERS[0].folder)
-    page, _ = follower._whole()
+    page, _ = follower._whole(follower._standing())
     assert page.count("<a href=") == 1
     assert 'href="../01_non_local/non_local.ipynb"' in page
     name = "Chapter 01, The non-local block: 0 of 2 exercises passed"
