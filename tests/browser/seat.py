@@ -36,10 +36,13 @@ _SHOW_ALL = "body { overflow: visible !important } * { content-visibility: visib
 # copy for screen readers that is wider than what is seen, so only what stands around them counts.
 _CUT_OFF = """() => {
     const found = [];
-    const areas = '.jp-Notebook .jp-OutputArea-output, .jp-Notebook .jp-RenderedMarkdown';
-    for (const area of document.querySelectorAll(areas)) {
+    const areas = [...document.querySelectorAll(
+        '.jp-Notebook .jp-OutputArea-output, .jp-Notebook .jp-RenderedMarkdown'
+    )].filter(area => area.clientWidth > 0);
+    if (!areas.length) throw new Error('nothing of the notebook is in view');
+    for (const area of areas) {
         const over = area.scrollWidth - area.clientWidth;
-        if (area.clientWidth > 0 && over > 2)
+        if (over > 2)
             found.push(`${over} px: ${area.innerText.slice(0, 100)}`);
         for (const image of area.querySelectorAll('img')) {
             const [inner, outer] = [image.getBoundingClientRect(), area.getBoundingClientRect()];
@@ -175,6 +178,8 @@ class Seat:
         self.command("apputils:change-theme", theme=THEMES[name])
         chosen = f"body[data-jp-theme-name='{THEMES[name]}']"
         self.page.wait_for_selector(chosen, state="attached")
+        # JupyterLab hides itself for a frame to draw the scroll bars anew.
+        self.page.wait_for_selector("#main", state="visible")
 
     def look(self, width=1280):
         """The whole notebook in view, in a window of this width."""
