@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from prose_numbers import numbers, quoted, stands
 NOT_PRINTED = json.loads(
     (Path(__file__).parent / "quoted_numbers.json").read_text(encoding="utf-8")
 )
+# Other tests compare them with the files that they come from.
+GENERATED = {"docs/LEDGER.md", "docs/PERFORMANCE.md"}
 ENTRIES = [
     pytest.param(number, source, id=f"{chapter}-{number}")
     for chapter, entries in NOT_PRINTED.items()
@@ -58,6 +61,30 @@ def test_what_is_quoted(text, found):
 )
 def test_what_stands(number, printed, does):
     assert stands(number, numbers(printed)) is does
+
+
+DOCUMENTS = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+
+
+@pytest.mark.parametrize("name", [name for name in DOCUMENTS if name not in GENERATED])
+def test_numbers_in_the_text_of_a_document_stand_in_its_tables_or_have_a_source(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    prose = re.sub(r"^\|.*$", "", text, flags=re.MULTILINE)
+    asked, other = set(quoted(prose)), NOT_PRINTED.get(Path(name).name, {})
+    tables = numbers("\n".join(re.findall(r"^\|.*$", text, flags=re.MULTILINE)))
+    stale = {number for number in asked - set(other) if not stands(number, tables)}
+    assert not stale, "no table has them, and quoted_numbers.json has no source of them"
+    assert set(other) <= asked, "quoted_numbers.json has numbers that the text does not quote"
+
+
+def test_the_road_of_the_readme_has_the_times_of_the_chapters():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    road = re.findall(r"^\| (\d\d) .*\| (\d+) s \|$", readme, flags=re.MULTILINE)
+    measured = {
+        path.parent.name[:2]: re.search(r"the cells run in (\d+) s", path.read_text("utf-8"))[1]
+        for path in sorted((ROOT / "chapters").glob("*/*.ipynb"))
+    }
+    assert dict(road) == measured
 
 
 @pytest.mark.parametrize(("number", "source"), ENTRIES)

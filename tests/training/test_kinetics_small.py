@@ -113,6 +113,13 @@ def test_the_shipped_logs_are_of_the_recipe_as_it_is():
 def test_the_table_of_the_guide_is_that_of_the_logs():
     guide = (Path(__file__).parents[2] / "docs" / "TRAINING.md").read_text("utf-8")
     assert "\n".join(kinetics_small.as_lines(LOGS)) in guide
+    shuffled = [log["top1_shuffled"] for log in LOGS]
+    assert f"all fall to {min(shuffled):.0f} to {max(shuffled):.0f} %, near the 25 %" in guide
+    with_block = [log["top1"] for log in LOGS if log["row"] != "mini/kinetics_none"]
+    late = sum(top1 < 75 for top1 in with_block)
+    assert f"falls from there; {late} of the {len(with_block)} had not found it" in guide
+    minutes = [log["seconds"] / 60 for log in LOGS]
+    assert f"Runs took {min(minutes):.0f} to {max(minutes):.0f} minutes" in guide
 
 
 @pytest.fixture(scope="module")
