@@ -61,6 +61,7 @@ TRAIN_SCENES, TEST_SCENES = 10_000, 1_000
 TRAIN_SEED, TEST_SEED = 1, 2
 MEASURED_SCENES = 64  # whose distances are averaged
 STAGES = ("c3", "c4", "c5")  # of the residual network
+RETRAINED = Path("runs", "scenes")  # beside a notebook: what it trained itself
 
 BlockFactory = Callable[[], nn.Module]
 
@@ -330,14 +331,14 @@ def logs_of(
 
     Args:
         row_id: for example ``"mini/pairing_nl"``.
-        retrain: train the row here and now, into ``runs/scenes``, and read that; what was trained
+        retrain: train the row here and now, into :data:`RETRAINED`, and read that; what was trained
             before is not trained again. Default: the logs that come with the course.
         seeds: of the training.
     """
     find_lab_row(row_id)
     folder = runs_folder()
     if retrain:
-        folder = Path("runs", "scenes")
+        folder = RETRAINED
         run_many([row_id], seeds, folder)
     logs = read_runs(folder, row_id)
     if not logs:
