@@ -139,6 +139,7 @@ def summary(name: str, maps: Sequence[Tensor], queries: Sequence[Position]) -> s
     line = f"{name}: {looks}" if name else looks
     if len(maps) > 1:
         distance = average_cosine_distance(torch.stack([m.flatten() for m in maps]))
+        distance = round(float(distance), 12)  # equal maps have 0, and no rest of rounding
         line += f"\n    average cosine distance of these {len(maps)} maps: {distance:.3g}"
     return line
 

@@ -5,6 +5,7 @@ import torch
 
 from gclib.analysis import maps
 from gclib.analysis.capture import capture
+from gclib.analysis.distances import average_cosine_distance
 from gclib.blocks import GCBlock, NonLocalBlock
 
 
@@ -67,6 +68,13 @@ def test_one_panel_a_query_one_scale_and_numbers(shown, capsys):
         "    average cosine distance of these 2 maps: 0.25",
     ]
     assert "different" in alt
+
+
+def test_equal_maps_have_no_distance_from_rounding():
+    torch.manual_seed(0)
+    map_ = torch.rand(7, 7, dtype=torch.float64).flatten().softmax(0).view(7, 7)
+    assert average_cosine_distance(map_.flatten().expand(3, -1)) > 0
+    assert maps.summary("GC", [map_] * 3, [(0, 0)] * 3).endswith("of these 3 maps: 0")
 
 
 def test_a_shared_map_is_called_the_same(shown):
