@@ -183,6 +183,14 @@ def test_a_renamed_notebook_and_a_copy_have_their_own_standing(work, monkeypatch
     assert follower._standing().verdicts["c00-e1"] == "passed"
 
 
+@pytest.mark.parametrize("turn", [1, 2])
+def test_each_test_starts_without_the_verdicts_of_others(monkeypatch, turn):
+    assert cards.last_verdicts == {}
+    monkeypatch.setattr(cards, "in_notebook", lambda: True)
+    cards._tell("c00-e1", cards.NOT_ATTEMPTED, hidden=False)
+    assert cards.last_verdicts == {"c00-e1": cards.NOT_ATTEMPTED}
+
+
 def test_checks_of_other_chapters_and_empty_copies_of_cells_change_nothing(tmp_path):
     passed = check_cell("c00-e1", "passed: c00-e1 x")
     cells = (passed, check_cell("c00-e1"), check_cell("c05-e1", "passed: c05-e1 x"))
