@@ -87,6 +87,53 @@ def test_the_road_of_the_readme_has_the_times_of_the_chapters():
     assert dict(road) == measured
 
 
+WITH_INTERVAL = re.compile(r"([+-]?[\d.]+)[^()\d]*\(([+-]?[\d.]+) to ([+-]?[\d.]+)")
+
+
+ALONE = re.compile(r"(?<![\w.-])[+-]?\d+(?:\.\d+)?")
+
+
+def results(readme):
+    """The table of results: what was found, and the page that it is from."""
+    section = readme.split("\n## Results\n")[1].split("\n## ")[0]
+    return re.findall(
+        r"^\| [^|]+ \| ([^|]+) \| \[\w[\w ]*\]\((docs/\w+\.md)\) \|$", section, re.MULTILINE
+    )
+
+
+def not_on_the_page(found, page):
+    """Numbers of a result that the page has not; with its interval, a number has one line."""
+    rows = [numbers(row) for row in re.findall(r"^\|.*$", page, flags=re.MULTILINE)]
+    together = WITH_INTERVAL.findall(found)
+    alone = [(number,) for number in ALONE.findall(WITH_INTERVAL.sub("", found))]
+    return [
+        group
+        for group in together + alone
+        if not any(all(stands(number, row) for number in group) for row in rows)
+    ]
+
+
+def test_the_results_of_the_readme_are_those_of_the_pages():
+    table = results((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert len(table) == 10
+    for found, page in table:
+        assert not_on_the_page(found, (ROOT / page).read_text(encoding="utf-8")) == [], found
+
+
+@pytest.mark.parametrize(
+    ("found", "missing"),
+    [
+        ("0.36 (0.25 to 0.5), 7 of them, as +2.0 %", []),
+        ("0.36 (0.25 to 0.6)", [("0.36", "0.25", "0.6")]),  # of another row
+        ("0.37", [("0.37",)]),
+        ("8 of them, CIFAR-10", [("8",)]),
+    ],
+)
+def test_a_result_that_the_page_has_not_is_found(found, missing):
+    page = "| a | 0.36 (0.25 to 0.5) | 7.0 |\n| b | 0.12 (0.1 to 0.6) | +2.0 % |\n\nNo row: 8.\n"
+    assert not_on_the_page(found, page) == missing
+
+
 @pytest.mark.parametrize(("number", "source"), ENTRIES)
 def test_a_number_that_no_cell_prints_has_a_source(number, source):
     if source.startswith("= "):
