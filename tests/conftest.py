@@ -37,10 +37,15 @@ def pytest_addoption(parser):
 @pytest.fixture(autouse=True)
 def verdicts_of_its_own():
     """A test starts as a kernel does: what checks said in the tests before it is forgotten."""
+    _forget_verdicts()
     yield
-    cards = sys.modules.get("gclib.checks.cards")
-    if cards is not None:
+    _forget_verdicts()
+
+
+def _forget_verdicts():
+    if cards := sys.modules.get("gclib.checks.cards"):
         cards.last_verdicts.clear()
+        cards.on_verdict = None
 
 
 def pytest_configure(config):

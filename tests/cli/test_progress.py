@@ -116,8 +116,6 @@ def shown(monkeypatch):
     monkeypatch.setattr(progress, "_display", display)
     monkeypatch.setattr(cards, "in_notebook", lambda: True)
     monkeypatch.setattr(cards, "_show", lambda *_: None)
-    monkeypatch.setattr(cards, "on_verdict", None)
-    monkeypatch.setattr(cards, "last_verdicts", {})
     return seen
 
 

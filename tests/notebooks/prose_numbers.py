@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 # Code, formulas, addresses, links, titles, and references to sections, tables and papers.
 _LEFT_OUT = re.compile(
@@ -30,10 +31,10 @@ def numbers(text: str) -> set[float]:
     return {float(number) for number in found}
 
 
-def stands(number: str, among: set[float]) -> bool:
+def stands(number: str, among: set[float], scales: Sequence[float] = (1, 100, 1e-6, 1e-9)) -> bool:
     """Whether a quoted number is one of some others, rounded as it is, of its sign if it has one.
 
-    Also as a percentage, in millions, or in thousands of millions.
+    With the ``scales``, also as a percentage, in millions, or in thousands of millions.
     """
     half = 0.5 * 10.0 ** -len(number.partition(".")[2])
     value = float(number)
@@ -41,5 +42,5 @@ def stands(number: str, among: set[float]) -> bool:
     return any(
         abs((other if number[0] in "+-" else abs(other)) * scale - value) <= close
         for other in among
-        for scale in (1, 100, 1e-6, 1e-9)
+        for scale in scales
     )
