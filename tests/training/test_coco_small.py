@@ -1,5 +1,6 @@
 """Mask R-CNN in small: its commands, what is kept of its runs, and a shipped log made again."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -143,6 +144,19 @@ def test_the_first_updates_of_a_shipped_log_are_made_again(row, generated, tmp_p
     assert command.main(arguments) == 0
     losses = small_runs.losses_of(tmp_path / "run" / LOG)
     assert len(losses) == FIRST_LOSSES
-    # Rounding differs between machines, and which proposals are taken may follow it.
-    assert losses[:5] == pytest.approx(log["first_losses"][:5], rel=1e-3)
-    assert losses == pytest.approx(log["first_losses"], rel=0.05)
+    assert same_start(losses, log["first_losses"])
+
+
+def same_start(losses, others):
+    """Whether two runs are the same one: rounding differs between processors, and which proposals
+    are taken follows it within a few updates, so the first three tell, and the others roughly."""
+    return losses[:3] == pytest.approx(others[:3], rel=2e-3) and losses == pytest.approx(
+        others, rel=0.25
+    )
+
+
+def test_another_row_or_seed_has_another_start():
+    starts = [log["first_losses"] for log in LOGS]
+    assert len(starts) == 25
+    for one, other in itertools.combinations(starts, 2):
+        assert not same_start(one, other)
