@@ -30,6 +30,7 @@ FULL_ROWS = [row for row in ROWS if row not in MINI_ROWS]
 # Every kind of block and head, in seconds: ResNet-18 where the row allows it.
 SMALL = ["--short", "64", "--long", "96", "--rois", "8", "--proposals-train", "32"]
 SMALL += ["--precision", "fp32", "--workers", "0", "--threads", "1"]
+SMALL += ["--proposals-test", "32", "--detections", "8"]
 
 
 @pytest.fixture(scope="module")
