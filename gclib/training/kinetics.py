@@ -78,6 +78,7 @@ from gclib.datasets.kinetics import (
     VideoBatch,
     VideoList,
     Videos,
+    clean_list,
     collate,
     eval_transform,
     kinetics,
@@ -333,6 +334,14 @@ class Kinetics:
             clips=1,
             substitute=False,
         )
+
+    @property
+    def source(self) -> str:
+        """Says so where the clean list stands in for what the folder holds."""
+        path, count = clean_list(self.data, "train"), len(self._both[0])
+        if self._both[0].root != path:
+            return ""
+        return f"training on the {count} videos of {path}, which gclib data kinetics --check wrote"
 
     @property
     def classes(self) -> int:

@@ -64,6 +64,7 @@ class Task(Protocol):
         train_data: gives an example for ``(epoch, index)``.
         groups: ``(len(train_data),)``, which examples may share a forward pass; None for all.
         unread: paths of test files that the last evaluation could not read.
+        source: optional; a line about where the training examples come from, if that may surprise.
         keep_scores: optional; called with a folder where :meth:`evaluate` may keep what it has, so
             that it goes on there after a stop.
         collate: makes a batch of examples; it has ``to(device)``, ``len()`` and ``broken``, the
@@ -185,8 +186,9 @@ class _Run:
         torch.manual_seed(mixed(self.recipe.seed, 0))
         core = self.task.build_model(fresh=state is None)
         core, norm = with_norms(core, self.recipe.norm, self.world)
-        if norm:
-            self.say(norm)
+        for line in (norm, getattr(self.task, "source", "")):
+            if line:
+                self.say(line)
         core = in_layout(core.to(self.world.device), self.machine)
         self.core = core
         self.optimizer = build_optimizer(core, self.recipe, self.world.device)

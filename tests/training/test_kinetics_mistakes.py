@@ -167,6 +167,22 @@ def test_numbers_of_a_list_are_not_the_order_of_folders(data, tmp_path):
     assert "another order" in str(check_kinetics(tmp_path, lists=tmp_path / "lists"))
 
 
+def test_a_training_says_that_it_reads_the_clean_list(data, tmp_path, capsys):
+    shutil.copytree(data, tmp_path / "data")
+    small = ["--batch-size", "4", "--micro-batch", "4", "--stop-after", "1", "--device", "cpu"]
+    command = ["train", "kinetics", "--row", ROW, "--data", str(tmp_path / "data"), *small]
+    command += ["--workers", "0", "--warmup-steps", "1", "--out"]
+    assert main([*command, str(tmp_path / "whole")]) == 0
+    assert "videos of" not in capsys.readouterr().out
+    videos = kinetics(tmp_path / "data")[0]
+    lines = [f"{videos.path(index)},{videos.label(index)}\n" for index in range(len(videos) - 1)]
+    for part in ("train", "val"):
+        (tmp_path / "data" / f"{part}_clean.csv").write_text("".join(lines), encoding="utf-8")
+    assert main([*command, str(tmp_path / "clean")]) == 0
+    said = f"training on the 7 videos of {tmp_path / 'data' / 'train_clean.csv'}, which gclib data"
+    assert said in capsys.readouterr().out
+
+
 def odd_names(data, folder):
     """A class and a video whose names are not UTF-8."""
     shutil.copytree(data, folder)
