@@ -130,7 +130,7 @@ def _torch() -> Iterator[Finding]:
     elif torch.backends.mps.is_available():
         yield Finding("device", "ok", f"Apple GPU; {threads}")
     else:
-        yield Finding("device", "ok", f"{threads}; no GPU, chapters 00 to 06 need none")
+        yield Finding("device", "ok", f"{threads}; no GPU; no chapter needs one")
     try:
         from torchvision.ops import nms
 

@@ -100,8 +100,8 @@ def _announce_download(torch_index: str | None) -> None:
     if platform.system() == "Linux" and platform.machine() == "x86_64":
         print(
             "PyTorch for Linux brings its GPU libraries: about 3 GB to download, 6 GB on disk.\n"
-            "The build for CPUs alone is about 200 MB and enough for chapters 00 to 06. To choose\n"
-            "it, stop now (Ctrl-C), look up the index address of the CPU build at pytorch.org\n"
+            "The build for CPUs alone is about 200 MB and enough for every chapter. To choose it,\n"
+            "stop now (Ctrl-C), look up the index address of the CPU build at pytorch.org\n"
             "(Get started), and run: make lab TORCH_INDEX=<address>",
             flush=True,
         )

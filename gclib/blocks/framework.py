@@ -112,7 +112,7 @@ class AttentionPooling(nn.Module):
 
 
 class LinearTransform(nn.Module):
-    r"""Transform with one linear map, :math:`\delta(c) = W_v c` (the SNL block, equation 3).
+    r"""Transform with one linear layer, :math:`\delta(c) = W_v c` (the SNL block, equation 3).
 
     Table 2(d) calls it *w/o ratio*. It has C·C weights.
 
@@ -163,7 +163,7 @@ class BottleneckTransform(nn.Module):
         ratio: the paper's r, an integer; the hidden width is ``in_channels // ratio``.
         hidden: the hidden width itself, in place of ``ratio``; for weights of networks that round
             it (EfficientNet, RegNet). Default None: by the ratio.
-        norm: LayerNorm after the first map (the GC block). False gives SE's transform.
+        norm: LayerNorm after the first layer (the GC block). False gives SE's transform.
         relu: ReLU after the norm. False only for the row ``2d/r16``.
         norm_eps: epsilon of the LayerNorm; 1e-5 as in the official code (timm uses 1e-6).
         bias: biases of both maps; the formula has none, the printed parameter counts include them.
@@ -175,7 +175,7 @@ class BottleneckTransform(nn.Module):
             or ``bias`` is not a bool.
         ValueError: ``ratio`` leaves no channels.
 
-    The first map keeps PyTorch's initialisation, the last one starts at zero (official code).
+    The first layer keeps PyTorch's initialisation, the last one starts at zero (official code).
     """
 
     def __init__(
@@ -207,7 +207,7 @@ class BottleneckTransform(nn.Module):
         self.reset_identity()
 
     def reset_parameters(self) -> None:
-        """Draw the first map anew, reset the norm, set the last map to zero."""
+        """Draw the first layer anew, reset the norm, set the last layer to zero."""
         self.reduce.reset_parameters()
         if isinstance(self.norm, nn.LayerNorm):
             self.norm.reset_parameters()

@@ -275,7 +275,7 @@ def e3(impl: Handle, report: Report) -> None:
     """Vectors ``(N, C)`` → ``(N, C)`` through C // ratio numbers."""
     module = build(report, impl, 4, ratio=2)
     shapes = {"reduce": (2, 4), "out": (4, 2)}
-    found = find_roles(report, module, shapes, "two maps: C to C // ratio and back")
+    found = find_roles(report, module, shapes, "two layers: C to C // ratio and back")
     x = 3 * report.randn(12, 4)
     _starts_at(
         report,
@@ -298,11 +298,11 @@ def e3(impl: Handle, report: Report) -> None:
         _VECTORS,
         _TRANSFORMED,
         mistakes={
-            "ReLU is missing between the two maps": _expanded(_HIDDEN),
-            "ReLU stands behind the second map: it belongs between the two": (
+            "ReLU is missing between the two layers": _expanded(_HIDDEN),
+            "ReLU stands behind the second layer: it belongs between the two": (
                 _expanded(_HIDDEN).relu()
             ),
-            "a second ReLU stands behind the second map": _TRANSFORMED.relu(),
+            "a second ReLU stands behind the second layer": _TRANSFORMED.relu(),
             "a sigmoid stands between the maps: ReLU belongs there": _expanded(_HIDDEN.sigmoid()),
             "a sigmoid stands at the end: the gate belongs to the fusion, exercise 4": (
                 _TRANSFORMED.sigmoid(),
@@ -331,7 +331,7 @@ def e3(impl: Handle, report: Report) -> None:
                 )
                 for result in (norm(_HIDDEN).relu(), norm(_HIDDEN.relu()))
             ),
-            "ReLU stands in front of the first map: it belongs between the two": (
+            "ReLU stands in front of the first layer: it belongs between the two": (
                 _expanded(_VECTORS.relu() @ _REDUCE.T),
                 _expanded((_VECTORS.relu() @ _REDUCE.T).relu()),
             ),
@@ -357,11 +357,11 @@ def e3(impl: Handle, report: Report) -> None:
 
 
 def _starts_at_random(report: Report, impl: Handle, first: Slot) -> None:
-    """The first map of a fresh bottleneck has random numbers, others in each new one."""
-    what = "the first map keeps its random start"
+    """The first layer of a fresh bottleneck has random numbers, others in each new one."""
+    what = "the first layer keeps its random start"
     one, other = (build(report, impl, 4, ratio=2).weights()[first.weight] for _ in range(2))
     if len(one.unique()) == 1:
-        cause = "only the last layer starts at zero: leave the numbers of the first map alone"
+        cause = "only the last layer starts at zero: leave the numbers of the first layer alone"
         report.fail(what, expected="random numbers", got="one number everywhere", cause=cause)
     report.true(
         what,
@@ -622,7 +622,7 @@ def _block_mistakes(pooling: str, transform: str, fusion: str) -> dict[str, Tens
         mistakes["transformed first and pooled then: with a ReLU between, the order matters"] = (
             _fused(after, fusion)
         )
-        mistakes["ReLU is missing between the two maps"] = _fused(_UP @ (_DOWN @ context), fusion)
+        mistakes["ReLU is missing between the two layers"] = _fused(_UP @ (_DOWN @ context), fusion)
     else:
         mistakes["linear has no ReLU"] = _fused(t.relu(), fusion)
     return mistakes

@@ -243,7 +243,7 @@ def gc_layers(
     elif narrow == 2 and _shift_missing(parameters, inner):
         cause = "LayerNorm has a scale and no shift: keep its bias"
     elif narrow < 2 and wide >= 2 + key:
-        cause = "LayerNorm stands behind the last map: it belongs to the C' numbers inside"
+        cause = "LayerNorm stands behind the last layer: it belongs to the C' numbers inside"
     elif narrow < 2:
         cause = "LayerNorm, or its scale and shift of C' numbers each, is missing"
     elif key and not wide:
@@ -310,7 +310,7 @@ def _transform_mistakes(context: Tensor) -> dict[str, Tensor | tuple[Tensor, ...
             (h / (h.square().mean(1, keepdim=True) + 1e-5).sqrt() * weight + bias).relu() @ out
         ),
         "LayerNorm is called twice": (F.layer_norm(normed, (3,), weight, bias).relu() @ out,),
-        "always zero: the last map starts at zero, and forward multiplies by nothing": 0 * context,
+        "always zero: the last layer starts at zero and forward multiplies by nothing": 0 * context,
         "the eps of the LayerNorm is not 1e-5": tuple(
             (centred / (variance + eps).sqrt() * weight + bias).relu() @ out
             for eps in (0, 1e-12, 1e-8, 1e-7, 1e-6, 1e-4, 1e-3, 1e-2)
@@ -354,9 +354,9 @@ def e2(impl: Handle, report: Report) -> None:
     x = report.randn(3, 6)
     start = report.tensor("a fresh transform gives zero", module.forward(x), (3, 6))
     last, weights = found[0]["out"], module.weights()
-    cause = "the last map does not start at zero: set its weight and its bias to zero"
+    cause = "the last layer does not start at zero: set its weight and its bias to zero"
     if not any(weights[name].any() for name in (last.weight, last.bias) if name):
-        cause = "the last map starts at zero, so something behind it changes the result"
+        cause = "the last layer starts at zero, so something behind it changes the result"
         if fits(start, x):
             cause = "the context is added inside of the transform: the block adds it once"
         elif fits(start, torch.full_like(x, 0.5)):
@@ -572,7 +572,7 @@ def _count_mistakes(c: int, r: int, p: int, right: int) -> dict[str, int]:
         "W_k gives one number, not C": right - c - 1 + c * c + c,
         "W_v2 is missing: the way back up counts too": right - p * c - c,
         "biases and LayerNorm are missing": 2 * c * p + c,
-        "only the two maps of the bottleneck are counted": 2 * c * p,
+        "only the two layers of the bottleneck are counted": 2 * c * p,
         "this is the map without a bottleneck (the SNL block)": c + 1 + c * c + c,
         "the two biases of the bottleneck are missing": right - p - c,
         "r in place of C' = C // r": 2 * c * r + 2 * c + 3 * r + 1,
@@ -631,8 +631,8 @@ _REASONS = {  # lines that look guilty
     "B8": "B8 is right if its weights sum to 1: print their sum over positions",
     "B3": "B3 is the transform of equation 5",
     "C7": "C7 is right: print the weights and their sum over positions",
-    "C4": "C4 is right: the last map must start at zero",
-    "C5": "C5 is right: the last map must start at zero",
+    "C4": "C4 is right: the last layer must start at zero",
+    "C5": "C5 is right: the last layer must start at zero",
 }
 
 

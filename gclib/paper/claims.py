@@ -189,7 +189,7 @@ COMPARISONS = (
     _small(
         "bottleneck",
         "2d",
-        "a bottleneck alone is worse than one map",
+        "a bottleneck alone is worse than one layer",
         "2d_no_ratio",
         "2d_r4",
         ("no_ratio", "r16", "ap_box"),
@@ -214,7 +214,7 @@ COMPARISONS = (
     _small(
         "layer_norm_alike",
         "2d",
-        "with LayerNorm the bottleneck is as good as one map",
+        "with LayerNorm the bottleneck is as good as one layer",
         _GC,
         "2d_no_ratio",
         ("r16_ln_relu", "no_ratio", "ap_box"),

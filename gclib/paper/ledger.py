@@ -467,12 +467,12 @@ def as_markdown(entries: list[Entry]) -> str:
         "--markdown`; a test checks that it is current.",
         "",
         "The mark says how far the printed number can be trusted: *read* off the paper, *derived* "
-        "from a number that was read, or *recalled* (no readable copy was found, so ours is never "
-        "called a reproduction of it). Differences in small come from the lab of generated "
-        "scenes, and from CIFAR-10 where it is named: at least 5 seeds for a verdict, paired, 95 % "
-        f"t-intervals; equivalent means within {MARGIN} of accuracy. Distances are those of "
-        "trained networks; `gclib ledger --table 1 --json` also says what they were before "
-        "training.",
+        "from a number that was read, or *recalled* (written down from memory and not yet compared "
+        "with the paper, so ours is never called a reproduction of it). "
+        "Differences in small come from the lab of generated scenes, and from CIFAR-10 where it is "
+        "named: at least 5 seeds for a verdict, paired, 95 % t-intervals; equivalent means within "
+        f"{MARGIN} of accuracy. Distances are those of trained networks; `gclib ledger --table 1 "
+        "--json` also says what they were before training.",
         "",
         "Two things to know of the lab. Its blocks have 32 channels (in the residual network: "
         "those of c3), so at ratio 16 two numbers are left, of which LayerNorm keeps the order "

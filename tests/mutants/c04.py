@@ -238,12 +238,12 @@ MUTANTS = {
         Mutant(
             "first weight at zero",
             {_ZERO_BIAS: f"{_ZERO_BIAS}        nn.init.zeros_(self.reduce.weight)\n"},
-            "leave the numbers of the first map alone",
+            "leave the numbers of the first layer alone",
         ),
         Mutant(
             "first weight all the same",
             {_ZERO_BIAS: f"{_ZERO_BIAS}        nn.init.constant_(self.reduce.weight, 0.1)\n"},
-            "leave the numbers of the first map alone",
+            "leave the numbers of the first layer alone",
         ),
         Mutant(
             "seeded",
@@ -296,7 +296,7 @@ MUTANTS = {
             "only the last layer starts at zero",
         ),
         Mutant(
-            "first map at zero",
+            "first layer at zero",
             {_ZERO_BIAS: f"{_ZERO_BIAS}{_ZERO.replace('expand', 'reduce')}"},
             "only the last layer starts at zero",
         ),

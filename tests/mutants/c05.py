@@ -12,7 +12,7 @@ _NORM = "        self.norm = nn.LayerNorm(inner)\n"
 _E2 = "self.expand(self.norm(self.reduce(context)).relu())"
 _INNER = "inner = in_channels // ratio"
 
-_ZERO = "the last map does not start at zero"
+_ZERO = "the last layer does not start at zero"
 _TRANSFORM = [  # mistakes in the transform, with the same words in e2 and e6
     Mutant("no ReLU", {".relu())": ")"}, "ReLU is missing between"),
     Mutant(
@@ -197,7 +197,7 @@ MUTANTS = {
                 "nn.LayerNorm(inner)": "nn.LayerNorm(in_channels)",
                 _E2: "self.norm(self.expand(self.reduce(context).relu()))",
             },
-            "LayerNorm stands behind the last map",
+            "LayerNorm stands behind the last layer",
         ),
         Mutant(
             "no norm",
@@ -415,12 +415,12 @@ MUTANTS = {
         ),
         Mutant("no bias of the key", {"channels + 1": "channels"}, "the bias of W_k"),
         Mutant(
-            "no bias of the first map",
+            "no bias of the first layer",
             {"channels * inner + inner": "channels * inner"},
             "C' numbers are missing",
         ),
         Mutant(
-            "no bias of the last map",
+            "no bias of the last layer",
             {"inner * channels + channels": "inner * channels"},
             "the bias of W_v2",
         ),
@@ -437,9 +437,9 @@ MUTANTS = {
             "biases and LayerNorm are missing",
         ),
         Mutant(
-            "two maps",
+            "two layers",
             {"return key + reduce + norm + expand": "return 2 * channels * inner"},
-            "only the two maps",
+            "only the two layers",
         ),
         Mutant(
             "no bottleneck",
@@ -544,7 +544,7 @@ MUTANTS = {
             "inverse of the ratio", {_INNER6: "in_channels // int(1 / ratio)"}, "the inner width"
         ),
         Mutant(
-            "first map at zero too",
+            "first layer at zero too",
             {_ZERO_BIAS: _ZERO_BIAS + "        nn.init.zeros_(self.reduce.weight)\n"},
             "only the last layer starts at zero",
         ),

@@ -103,6 +103,24 @@ def test_the_road_of_the_readme_has_the_times_of_the_chapters():
     assert dict(road) == measured
 
 
+def test_the_table_of_the_instructors_has_hours_and_points_of_the_chapters():
+    guide = (ROOT / "docs" / "INSTRUCTORS.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = re.findall(r"^\| (\d\d|all) \| ([\d½]+) \| (\d+) \| (\d+) \|$", guide, re.MULTILINE)
+    hours = dict(re.findall(r"^\| (\d\d) .*\| ([\d½]+) h \| \d+ s \|$", readme, re.MULTILINE))
+    expected, sums = [], [0.0, 0, 0]
+    for path in sorted((ROOT / "chapters").glob("*/*.ipynb")):
+        cells = [cell["metadata"] for cell in json.loads(path.read_text("utf-8"))["cells"]]
+        graded = [meta["nbgrader"] for meta in cells if meta.get("nbgrader", {}).get("grade")]
+        number = path.parent.name[:2]
+        checks = sum(one["points"] for one in graded if not one["solution"])
+        person = sum(one["points"] for one in graded if one["solution"])
+        expected.append((number, hours[number], str(checks), str(person)))
+        whole, half, _ = hours[number].partition("½")
+        sums = [sums[0] + int(whole) + 0.5 * bool(half), sums[1] + checks, sums[2] + person]
+    assert table == [*expected, ("all", *(f"{value:g}" for value in sums))]
+
+
 @pytest.mark.parametrize(("number", "source"), ENTRIES)
 def test_a_number_that_no_cell_prints_has_a_source(number, source):
     if source.startswith("= "):
